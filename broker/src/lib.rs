@@ -1,0 +1,1 @@
+//! The journal service: append, read, list, apply, fragments.

@@ -1,0 +1,1 @@
+//! The consumer framework: applications, shards and exactly-once transactions.

@@ -1,0 +1,1 @@
+//! Assigns items to members and converges etcd towards the assignment.

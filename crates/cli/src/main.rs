@@ -1,0 +1,2 @@
+//! The courant command line.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Client of brokers and consumers: routes, appends, readers, lists, specification trees.

@@ -1,0 +1,1 @@
+//! Fragments of journals: names, codecs, the cover-set index and the spool.

@@ -1,0 +1,1 @@
+//! etcd, real or embedded: transactions, leases and the decoded mirror.

@@ -1,0 +1,1 @@
+//! Messages in journals: UUIDs, clocks, framings, mappings, publisher and sequencer.

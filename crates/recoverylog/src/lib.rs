@@ -1,0 +1,1 @@
+//! Recorded file operations: format, state machine, hints, recorder and player.

@@ -1,0 +1,1 @@
+//! The only door to time, randomness, spawning, signals, configuration, metrics and servers.

@@ -1,0 +1,1 @@
+//! A RocksDB store whose file operations are recorded.

@@ -1,0 +1,1 @@
+//! Fragment stores over the object_store crate.

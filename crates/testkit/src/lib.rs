@@ -1,0 +1,1 @@
+//! An in-process cluster and fault wrappers for tests.

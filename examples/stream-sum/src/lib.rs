@@ -1,0 +1,1 @@
+//! chunker and summer: the proof that sums are exact.

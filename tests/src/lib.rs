@@ -1,0 +1,1 @@
+//! Black-box, interop and tidy tests over real processes.
