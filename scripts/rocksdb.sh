@@ -18,7 +18,7 @@ flock 9
 if [ ! -f "$out/librocksdb.a" ]; then
   cargo fetch --locked >&2
   registry=${CARGO_HOME:-$HOME/.cargo}/registry/src
-  find_one() { ls -d "$registry"/*/"$1" 2>/dev/null | sort | tail -1; }
+  find_one() { ls -d "$registry"/*/$1 2>/dev/null | sort | tail -1; }
   src=$(find_one "librocksdb-sys-$version")
   zstd=$(find_one 'zstd-sys-2*')/zstd/lib
   lz4=$(find_one 'lz4-sys-1*')/liblz4/lib

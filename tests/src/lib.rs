@@ -1,1 +1,8 @@
-//! Black-box, interop and tidy tests over real processes.
+//! Black-box harness: real Courant processes over loopback, in a directory of their own.
+//!
+//! Tests and the demo start the programs that users run, kill them with real signals and look only at what a user can
+//! see: exit statuses, output, journals and sums.
+
+pub mod cluster;
+pub mod process;
+pub mod seed;

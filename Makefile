@@ -1,0 +1,41 @@
+# What a newcomer needs: `make demo` and `make test`. `make help` lists the rest.
+
+STREAMS ?= 120
+CHUNKS ?= 40
+WORKERS ?= 4
+export COURANT_CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/courant
+
+.PHONY: help setup build demo test lint fmt bench interop-smoke
+
+help: ## Show this help
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what the build needs and build RocksDB once per machine
+	@scripts/setup.sh build
+
+build: setup ## Build courant, chunker and summer in release mode
+	cargo build --release --locked -p cli -p stream-sum
+
+demo: build ## Run broker, summers and chunker as processes, kill two, verify every sum (STREAMS=, CHUNKS=, WORKERS=)
+	cargo build --release --locked -p tests --bin demo
+	@cargo run --quiet --release --locked -p tests --bin demo -- --streams $(STREAMS) --chunks $(CHUNKS) --workers $(WORKERS)
+
+test: ## Install what the tests need and run all of them
+	@scripts/setup.sh test
+	cargo build --locked --workspace --bins
+	cargo test --locked --workspace --no-fail-fast
+
+lint: ## Check formatting, and clippy with warnings denied
+	@scripts/setup.sh build
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+fmt: ## Format the code
+	cargo fmt --all
+
+bench: build ## Measure throughput and latency, and run the micro-benchmarks
+	scripts/bench.sh
+
+interop-smoke: ## Run upstream's gazctl and broker against Courant (needs go)
+	@scripts/setup.sh test
+	scripts/interop-smoke.sh

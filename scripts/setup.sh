@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Installs what the build (or the tests) of Courant need from Debian's packages, builds RocksDB once per machine, and
+# tells cargo where it is, in .cargo/config.toml (which git ignores).
+#
+# Use: scripts/setup.sh build|test
+set -euo pipefail
+cd "$(dirname "$0")/.."
+what=${1:-build}
+
+command -v cargo >/dev/null || { echo "setup: cargo is missing: install Rust from https://rustup.rs first" >&2; exit 1; }
+
+declare -A why
+need() { # PACKAGE REASON
+  why[$1]=$2
+}
+have_libclang() { ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* >/dev/null 2>&1; }
+have_clang_headers() { ls -d /usr/lib/llvm-*/lib/clang/*/include /usr/lib/clang/*/include >/dev/null 2>&1; }
+
+command -v g++ >/dev/null || need g++ "compiles RocksDB"
+command -v protoc >/dev/null || need protobuf-compiler "compiles the etcd client's messages"
+if ! have_libclang || ! have_clang_headers; then
+  need libclang "reads RocksDB's headers" # The real names carry a version, resolved below.
+fi
+if [ "$what" = test ]; then
+  command -v etcd >/dev/null || need etcd-server "the real etcd against which the embedded one is compared"
+fi
+
+if [ ${#why[@]} -gt 0 ]; then
+  command -v apt-get >/dev/null || {
+    echo "setup: this machine has no apt-get; install by other means: ${!why[*]}" >&2
+    exit 1
+  }
+  run=()
+  if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || { echo "setup: not root and no sudo; install as root: ${!why[*]}" >&2; exit 1; }
+    run=(sudo)
+  fi
+  echo "setup: these Debian packages are missing and will be installed:" >&2
+  for package in "${!why[@]}"; do echo "  $package — ${why[$package]}" >&2; done
+  if [ ${#run[@]} -gt 0 ]; then
+    if [ -t 0 ]; then
+      read -r -p "setup: install them with sudo? [y/N] " answer
+      [[ $answer == [yY]* ]] || { echo "setup: stopped; nothing was installed" >&2; exit 1; }
+    else
+      echo "setup: not root and no terminal to ask on; install them first" >&2
+      exit 1
+    fi
+  fi
+  export DEBIAN_FRONTEND=noninteractive
+  "${run[@]}" apt-get update -qq >&2
+  packages=()
+  for package in "${!why[@]}"; do
+    if [ "$package" = libclang ]; then
+      version=$(apt-cache pkgnames libclang1- | grep -xE 'libclang1-[0-9]+' | sort -t- -k2 -n | tail -1 | cut -d- -f2)
+      packages+=("libclang1-$version" "libclang-common-$version-dev")
+    else
+      packages+=("$package")
+    fi
+  done
+  "${run[@]}" apt-get install -y -qq --no-install-recommends "${packages[@]}" >&2
+fi
+
+lib=$(scripts/rocksdb.sh)
+config=.cargo/config.toml
+mark="# Written by scripts/setup.sh."
+if [ ! -f "$config" ] || head -1 "$config" | grep -qF "$mark"; then
+  mkdir -p .cargo
+  printf '%s\n[env]\nROCKSDB_LIB_DIR = "%s"\nROCKSDB_STATIC = "1"\n' "$mark" "$lib" > "$config.new"
+  # Written only when it changes: cargo rebuilds what depends on it.
+  if cmp -s "$config.new" "$config"; then rm "$config.new"; else mv "$config.new" "$config"; fi
+fi

@@ -1,0 +1,219 @@
+//! One machine's worth of Courant: a broker with embedded etcd, summers and chunkers, all separate processes.
+//!
+//! The broker is first started on a free port and keeps that port over restarts, as its clients know it by address.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use runtime::{Clock, TaskGroup};
+use tempfile::TempDir;
+
+use crate::process::{Process, ProcessError, binary};
+
+/// Longest wait for a program to say that it is ready.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+/// Longest wait for a command to end.
+const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+
+/// Where a cluster's programs differ from their defaults.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// `--broker.durability`.
+    pub durability: &'static str,
+    /// `--etcd.lease` of broker and summers: how soon a killed member is given up.
+    pub lease: &'static str,
+    /// `--log.level` of broker and summers.
+    pub log_level: &'static str,
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        ClusterOptions { durability: "process", lease: "3s", log_level: "warn" }
+    }
+}
+
+/// The running programs and the directory that holds their data.
+pub struct Cluster {
+    dir: TempDir,
+    tasks: TaskGroup,
+    options: ClusterOptions,
+    port: u16,
+    /// The broker; `None` while it is down.
+    pub broker: Option<Process>,
+    /// The summers; `None` while one is down.
+    pub summers: Vec<Option<Process>>,
+    summer_endpoints: Vec<String>,
+}
+
+impl Cluster {
+    /// Starts a broker in a new directory.
+    pub async fn start(options: ClusterOptions) -> Result<Cluster, ProcessError> {
+        let dir = TempDir::with_prefix("courant-").expect("a temporary directory can be made");
+        let mut cluster = Cluster {
+            dir,
+            tasks: TaskGroup::new("cluster"),
+            options,
+            port: 0,
+            broker: None,
+            summers: Vec::new(),
+            summer_endpoints: Vec::new(),
+        };
+        cluster.start_broker().await?;
+        Ok(cluster)
+    }
+
+    /// Directory of this cluster.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Data directory of the broker.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("broker")
+    }
+
+    /// URL of the broker.
+    pub fn broker_address(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// URL of the summer at `index`, as of its last start.
+    pub fn summer_address(&self, index: usize) -> &str {
+        &self.summer_endpoints[index]
+    }
+
+    /// Tasks that read the programs' output.
+    pub fn tasks(&self) -> &TaskGroup {
+        &self.tasks
+    }
+
+    /// Arguments of `courant serve` for this cluster.
+    pub fn broker_args(&self) -> Vec<String> {
+        let data_dir = self.data_dir().display().to_string();
+        let options = &self.options;
+        [
+            "serve",
+            &format!("--broker.port={}", self.port),
+            &format!("--broker.data-dir={data_dir}"),
+            &format!("--broker.durability={}", options.durability),
+            &format!("--etcd.lease={}", options.lease),
+            &format!("--log.level={}", options.log_level),
+        ]
+        .map(str::to_owned)
+        .to_vec()
+    }
+
+    /// Starts the broker, on the port it had before.
+    pub async fn start_broker(&mut self) -> Result<(), ProcessError> {
+        let args = self.broker_args();
+        let mut broker =
+            Process::start("courant serve", &binary("courant"), args, &[], self.dir.path(), &self.tasks)?;
+        let endpoint = broker.wait_line("serving on http://", READY_LIMIT, served_endpoint).await?;
+        self.port = port_of(&endpoint);
+        self.broker = Some(broker);
+        Ok(())
+    }
+
+    /// SIGKILLs the broker.
+    pub async fn kill_broker(&mut self) -> Result<(), ProcessError> {
+        let mut broker = self.broker.take().expect("the broker runs");
+        broker.kill().await
+    }
+
+    /// Starts one more summer, or the one at `index` again after it was killed.
+    pub async fn start_summer(&mut self, index: usize) -> Result<(), ProcessError> {
+        let args = [
+            "serve".to_owned(),
+            format!("--broker.address={}", self.broker_address()),
+            format!("--consumer.id=summer-{index}"),
+            format!("--etcd.lease={}", self.options.lease),
+            format!("--log.level={}", self.options.log_level),
+        ];
+        let name = format!("summer-{index}");
+        let work = self.dir.path().join(&name);
+        std::fs::create_dir_all(&work).expect("the cluster's directory is writable");
+        let envs = [("TMPDIR", work.to_str().expect("a UTF-8 path"))];
+        let mut summer = Process::start(&name, &binary("summer"), args, &envs, &work, &self.tasks)?;
+        let endpoint = summer.wait_line("serving on http://", READY_LIMIT, served_endpoint).await?;
+        if index == self.summers.len() {
+            self.summers.push(Some(summer));
+            self.summer_endpoints.push(endpoint);
+        } else {
+            self.summers[index] = Some(summer);
+            self.summer_endpoints[index] = endpoint;
+        }
+        Ok(())
+    }
+
+    /// SIGKILLs the summer at `index`.
+    pub async fn kill_summer(&mut self, index: usize) -> Result<(), ProcessError> {
+        let mut summer = self.summers[index].take().expect("the summer runs");
+        summer.kill().await
+    }
+
+    /// Starts `chunker run` with these further arguments.
+    pub fn start_chunker(&self, args: &[&str]) -> Result<Process, ProcessError> {
+        let address = format!("--broker.address={}", self.broker_address());
+        let all = ["run", &address, "--chunker.progress=plain"].into_iter().chain(args.iter().copied());
+        Process::start("chunker", &binary("chunker"), all, &[], self.dir.path(), &self.tasks)
+    }
+
+    /// Runs `courant` with these arguments to its end and gives its standard output; fails unless it exits with 0.
+    pub async fn courant(&self, args: &[&str]) -> Result<String, ProcessError> {
+        let (status, out, mut process) = self.courant_status(args).await?;
+        if !status {
+            process.wait_exit(COMMAND_LIMIT).await?;
+            return Err(process.error(format!("{args:?} failed")));
+        }
+        Ok(out)
+    }
+
+    /// Runs `courant` to its end: whether it exited with 0, and its standard output.
+    pub async fn courant_status(&self, args: &[&str]) -> Result<(bool, String, Process), ProcessError> {
+        let address = self.broker_address();
+        let envs = [("BROKER_ADDRESS", address.as_str())];
+        let mut process =
+            Process::start("courant", &binary("courant"), args, &envs, self.dir.path(), &self.tasks)?;
+        let status = process.wait_exit(COMMAND_LIMIT).await?;
+        Ok((status.success(), process.stdout(), process))
+    }
+
+    /// Applies stream-sum's journal and shard specifications.
+    pub async fn apply_stream_sum(&self) -> Result<(), ProcessError> {
+        let specs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/stream-sum");
+        let journals = specs.join("journals.yaml").display().to_string();
+        self.courant(&["journals", "apply", "--specs", &journals]).await?;
+        let shards = specs.join("shards.yaml").display().to_string();
+        let consumer = format!("--consumer.address={}", self.summer_address(0));
+        self.courant(&["shards", "apply", &consumer, "--specs", &shards]).await?;
+        Ok(())
+    }
+
+    /// Names a program which ended although nobody killed it.
+    pub fn lost_process(&mut self) -> Option<ProcessError> {
+        let summers = self.summers.iter_mut().flatten();
+        for process in self.broker.iter_mut().chain(summers) {
+            if let Some(status) = process.ended() {
+                return Some(process.error(format!("ended by itself with {status}")));
+            }
+        }
+        None
+    }
+
+    /// The clock of waits.
+    pub fn clock(&self) -> Clock {
+        Clock::system()
+    }
+}
+
+/// The URL of a line `NAME: serving on URL, …`.
+fn served_endpoint(line: &str) -> Option<String> {
+    let (_, rest) = line.split_once("serving on ")?;
+    let url = rest.split([',', ' ']).next()?;
+    url.starts_with("http://").then(|| url.to_owned())
+}
+
+/// The port at the end of a URL.
+fn port_of(endpoint: &str) -> u16 {
+    endpoint.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a served URL ends in its port")
+}
