@@ -1,1 +1,31 @@
-//! The only door to time, randomness, spawning, signals, configuration, metrics and servers.
+//! The only door to time, randomness, spawning, signals, configuration, logging, metrics, servers and channels.
+//!
+//! Everything above takes these as values: a [`Clock`], an [`Entropy`], a [`TaskGroup`], [`Metrics`], a
+//! [`server::Listener`]. A test or a simulation replaces the values, and code above has no other way to reach the
+//! world. clippy bans the ambient calls everywhere else.
+
+pub mod backoff;
+mod clock;
+pub mod config;
+mod entropy;
+pub mod grpc;
+pub mod logging;
+mod metrics;
+pub mod server;
+pub mod signals;
+mod tasks;
+
+pub use clock::{Clock, Elapsed, Instant};
+pub use entropy::Entropy;
+pub use metrics::Metrics;
+pub use prometheus;
+pub use tasks::{OnError, Panicked, StillRunning, TaskError, TaskGroup, panic_text};
+pub use tokio_util::sync::CancellationToken;
+
+/// Any error, where the kind no longer matters.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// The operation was abandoned because its caller or its process stops. Maps to gRPC `Canceled`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("context canceled")]
+pub struct Cancelled;

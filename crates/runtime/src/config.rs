@@ -1,0 +1,301 @@
+//! Configuration: groups of command-line options that several programs share.
+//!
+//! An option is given as a flag (`--etcd.address`) or in the environment (`ETCD_ADDRESS`); the flag wins. Options of
+//! features which are not there yet are declared, so that they are refused by name with [`ConfigError`] rather than
+//! ignored: call `refuse_unsupported` of every group at start.
+
+mod duration;
+mod names;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use duration::{DurationError, format_duration, parse_duration};
+pub use names::pet_name;
+
+/// An option has a value that this program cannot honour.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The option belongs to a feature that is not implemented.
+    #[error("--{0} is not supported yet")]
+    Unsupported(&'static str),
+    /// The value is outside of what the option allows.
+    #[error("--{option}: {problem}")]
+    Invalid {
+        /// The option's long name.
+        option: &'static str,
+        /// What was found and what was expected.
+        problem: String,
+    },
+}
+
+/// Refuses the first of `options` that has a value.
+///
+/// # Errors
+/// [`ConfigError::Unsupported`] with the option's name.
+pub fn refuse(options: &[(&'static str, bool)]) -> Result<(), ConfigError> {
+    match options.iter().find(|(_, is_set)| *is_set) {
+        Some((option, _)) => Err(ConfigError::Unsupported(option)),
+        None => Ok(()),
+    }
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum LogLevel {
+    /// Everything.
+    Trace,
+    /// What helps to find a fault.
+    Debug,
+    /// What happens.
+    Info,
+    /// What may need attention.
+    Warn,
+    /// What needs a human.
+    Error,
+    /// Only what ends the process.
+    Fatal,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// Plain text.
+    Text,
+    /// Text with terminal colours.
+    Color,
+}
+
+/// Options of logging.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Logging")]
+pub struct LogArgs {
+    /// Log messages of this level and above.
+    #[arg(
+        id = "log.level",
+        long = "log.level",
+        env = "LOG_LEVEL",
+        value_enum,
+        ignore_case = true,
+        default_value = "warn"
+    )]
+    pub level: LogLevel,
+    /// Format of log lines, on standard error.
+    #[arg(
+        id = "log.format",
+        long = "log.format",
+        env = "LOG_FORMAT",
+        value_enum,
+        ignore_case = true,
+        default_value = "text"
+    )]
+    pub format: LogFormat,
+}
+
+impl Default for LogArgs {
+    fn default() -> LogArgs {
+        LogArgs { level: LogLevel::Warn, format: LogFormat::Text }
+    }
+}
+
+/// Options of the diagnostics endpoints.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Debug")]
+pub struct DebugArgs {
+    /// An extra port which serves /debug/ only.
+    #[arg(id = "debug.port", long = "debug.port", env = "DEBUG_PORT", value_name = "PORT")]
+    pub port: Option<String>,
+    /// Do not serve /debug/metrics on the main port.
+    #[arg(id = "debug.private", long = "debug.private", env = "DEBUG_PRIVATE")]
+    pub private: bool,
+}
+
+/// The lease of a process that does not say otherwise.
+pub const ETCD_LEASE: Duration = Duration::from_secs(20);
+
+/// Options of the etcd client.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Etcd")]
+pub struct EtcdArgs {
+    /// Address of etcd: http://host:port or unix:///path.
+    #[arg(id = "etcd.address", long = "etcd.address", env = "ETCD_ADDRESS", value_name = "URL")]
+    pub address: Option<String>,
+    /// How long this process counts as alive after its last sign of life. At least 1 s.
+    #[arg(id = "etcd.lease", long = "etcd.lease", env = "ETCD_LEASE_TTL", value_name = "DURATION",
+        default_value = "20s", value_parser = parse_duration)]
+    pub lease: Duration,
+    /// Prefix of all keys in etcd.
+    #[arg(id = "etcd.prefix", long = "etcd.prefix", env = "ETCD_PREFIX", value_name = "PATH")]
+    pub prefix: Option<String>,
+    /// Client certificate for etcd (not supported yet).
+    #[arg(id = "etcd.cert-file", long = "etcd.cert-file", env = "ETCD_CERT_FILE", value_name = "FILE")]
+    pub cert_file: Option<PathBuf>,
+    /// Key of the client certificate for etcd (not supported yet).
+    #[arg(
+        id = "etcd.cert-key-file",
+        long = "etcd.cert-key-file",
+        env = "ETCD_CERT_KEY_FILE",
+        value_name = "FILE"
+    )]
+    pub cert_key_file: Option<PathBuf>,
+    /// Certificate authority of etcd (not supported yet).
+    #[arg(
+        id = "etcd.trusted-ca-file",
+        long = "etcd.trusted-ca-file",
+        env = "ETCD_TRUSTED_CA_FILE",
+        value_name = "FILE"
+    )]
+    pub trusted_ca_file: Option<PathBuf>,
+}
+
+impl Default for EtcdArgs {
+    fn default() -> EtcdArgs {
+        EtcdArgs {
+            address: None,
+            lease: ETCD_LEASE,
+            prefix: None,
+            cert_file: None,
+            cert_key_file: None,
+            trusted_ca_file: None,
+        }
+    }
+}
+
+impl EtcdArgs {
+    /// Refuses options of features which are not there yet, and a lease that is too short.
+    ///
+    /// # Errors
+    /// The first such option.
+    pub fn refuse_unsupported(&self) -> Result<(), ConfigError> {
+        refuse(&[
+            ("etcd.cert-file", is_set(&self.cert_file)),
+            ("etcd.cert-key-file", is_set(&self.cert_key_file)),
+            ("etcd.trusted-ca-file", is_set(&self.trusted_ca_file)),
+        ])?;
+        if self.address.as_deref().is_some_and(|a| a.starts_with("https:")) {
+            return Err(ConfigError::Invalid {
+                option: "etcd.address",
+                problem: "https is not supported yet; expected http:// or unix://".to_owned(),
+            });
+        }
+        if self.lease < Duration::from_secs(1) {
+            let problem = format!("{} is too short; expected 1s or more", format_duration(self.lease));
+            return Err(ConfigError::Invalid { option: "etcd.lease", problem });
+        }
+        Ok(())
+    }
+
+    /// The address, if one was given and is not empty.
+    pub fn address(&self) -> Option<&str> {
+        self.address.as_deref().filter(|a| !a.is_empty())
+    }
+}
+
+/// Options of a client of brokers.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Broker")]
+pub struct BrokerClientArgs {
+    /// Address of a broker: http://host:port or unix:///path.
+    #[arg(
+        id = "broker.address",
+        long = "broker.address",
+        env = "BROKER_ADDRESS",
+        value_name = "URL",
+        default_value = "http://localhost:8080"
+    )]
+    pub address: String,
+    /// Client certificate for brokers (not supported yet).
+    #[arg(id = "broker.cert-file", long = "broker.cert-file", env = "BROKER_CERT_FILE", value_name = "FILE")]
+    pub cert_file: Option<PathBuf>,
+    /// Key of the client certificate for brokers (not supported yet).
+    #[arg(
+        id = "broker.cert-key-file",
+        long = "broker.cert-key-file",
+        env = "BROKER_CERT_KEY_FILE",
+        value_name = "FILE"
+    )]
+    pub cert_key_file: Option<PathBuf>,
+    /// Certificate authority of brokers (not supported yet).
+    #[arg(
+        id = "broker.trusted-ca-file",
+        long = "broker.trusted-ca-file",
+        env = "BROKER_TRUSTED_CA_FILE",
+        value_name = "FILE"
+    )]
+    pub trusted_ca_file: Option<PathBuf>,
+    /// Keys which sign access tokens (not supported yet).
+    #[arg(
+        id = "broker.auth-keys",
+        long = "broker.auth-keys",
+        env = "BROKER_AUTH_KEYS",
+        value_name = "KEYS",
+        hide_env_values = true
+    )]
+    pub auth_keys: Option<String>,
+    /// An access token (not supported yet).
+    #[arg(
+        id = "broker.auth-token",
+        long = "broker.auth-token",
+        env = "BROKER_AUTH_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
+    pub auth_token: Option<String>,
+    /// How many journal routes are remembered. Zero for the client's default.
+    #[arg(
+        id = "broker.cache.size",
+        long = "broker.cache.size",
+        env = "BROKER_CACHE_SIZE",
+        default_value_t = 0
+    )]
+    pub cache_size: usize,
+    /// How long a journal route is remembered.
+    #[arg(id = "broker.cache.ttl", long = "broker.cache.ttl", env = "BROKER_CACHE_TTL", value_name = "DURATION",
+        default_value = "1m", value_parser = parse_duration)]
+    pub cache_ttl: Duration,
+    /// Where fragment URLs of the file:// scheme are found on this machine.
+    #[arg(id = "broker.file-root", long = "broker.file-root", env = "BROKER_FILE_ROOT", value_name = "DIR")]
+    pub file_root: Option<PathBuf>,
+}
+
+impl Default for BrokerClientArgs {
+    fn default() -> BrokerClientArgs {
+        BrokerClientArgs {
+            address: "http://localhost:8080".to_owned(),
+            cert_file: None,
+            cert_key_file: None,
+            trusted_ca_file: None,
+            auth_keys: None,
+            auth_token: None,
+            cache_size: 0,
+            cache_ttl: Duration::from_secs(60),
+            file_root: None,
+        }
+    }
+}
+
+impl BrokerClientArgs {
+    /// Refuses options of features which are not there yet.
+    ///
+    /// # Errors
+    /// The first such option.
+    pub fn refuse_unsupported(&self) -> Result<(), ConfigError> {
+        refuse(&[
+            ("broker.cert-file", is_set(&self.cert_file)),
+            ("broker.cert-key-file", is_set(&self.cert_key_file)),
+            ("broker.trusted-ca-file", is_set(&self.trusted_ca_file)),
+            ("broker.auth-keys", self.auth_keys.as_deref().is_some_and(|k| !k.is_empty())),
+            ("broker.auth-token", self.auth_token.as_deref().is_some_and(|t| !t.is_empty())),
+        ])
+    }
+}
+
+/// Whether a file option was given a value: an empty environment variable counts as none.
+pub fn is_set(path: &Option<PathBuf>) -> bool {
+    path.as_ref().is_some_and(|p| !p.as_os_str().is_empty())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+//! gRPC channels, and how an error becomes a gRPC status.
+
+use std::error::Error;
+use std::time::Duration;
+
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use crate::{BoxError, Cancelled, Elapsed};
+
+/// Flow-control window of one HTTP/2 stream, bytes: what a fast peer may send before a slow reader asks for more.
+pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// Flow-control window of a whole connection, bytes: larger than several streams, so that one stalled stream cannot
+/// stall the others.
+pub const CONNECTION_WINDOW_BYTES: u32 = 256 << 20;
+/// Largest HTTP/2 frame that is accepted, bytes.
+pub const FRAME_BYTES_MAX: u32 = 1 << 20;
+/// Largest message a server or another broker receives, bytes (journal protocol §2.1).
+pub const MAX_MESSAGE_RECV_SERVER: usize = 4 << 20;
+/// Largest message a client receives, bytes.
+pub const MAX_MESSAGE_RECV_CLIENT: usize = 16 << 20;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// A channel that connects when first used, and again whenever the connection is lost.
+///
+/// `endpoint` is `http://host:port` or `unix:///path`. Must be called within a runtime.
+///
+/// # Errors
+/// If the endpoint is malformed or needs TLS, which is not supported yet.
+pub fn channel(endpoint: &str) -> Result<Channel, BoxError> {
+    if endpoint.starts_with("https:") {
+        return Err(format!("{endpoint}: https is not supported yet; expected http:// or unix://").into());
+    }
+    let endpoint = Endpoint::from_shared(endpoint.to_owned())
+        .map_err(|e| format!("{endpoint:?}: {}; expected http://host:port or unix:///path", chain_text(&e)))?
+        .user_agent("courant")
+        .map_err(|e| chain_text(&e))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_keepalive(Some(TCP_KEEPALIVE))
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX);
+    Ok(endpoint.connect_lazy())
+}
+
+/// The gRPC status of an error (journal protocol §2.1): an error which wraps a peer's status keeps that status's code
+/// and carries the whole text; a cancellation or a deadline keeps its own meaning; everything else is `Unknown`.
+pub fn status_of(error: &(dyn Error + 'static)) -> Status {
+    if let Some(status) = error.downcast_ref::<Status>() {
+        return status.clone();
+    }
+    Status::new(chain_code(error), chain_text(error))
+}
+
+fn chain_code(error: &(dyn Error + 'static)) -> Code {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(code) = own_code(error) {
+            return code;
+        }
+        cause = error.source();
+    }
+    Code::Unknown
+}
+
+fn own_code(error: &(dyn Error + 'static)) -> Option<Code> {
+    if let Some(status) = error.downcast_ref::<Status>() {
+        Some(status.code())
+    } else if error.is::<Cancelled>() {
+        Some(Code::Cancelled)
+    } else if error.is::<Elapsed>() {
+        Some(Code::DeadlineExceeded)
+    } else {
+        None
+    }
+}
+
+/// The text of an error and of its causes, outermost first, with `": "` between them. A cause which the text above
+/// already ends with is not repeated. A gRPC status reads `rpc error: code = Unavailable desc = …`, as Go peers write.
+pub fn chain_text(error: &(dyn Error + 'static)) -> String {
+    let own = match error.downcast_ref::<Status>() {
+        // The sources of a status are details of the transport, which its message holds already.
+        Some(status) => {
+            return format!("rpc error: code = {} desc = {}", code_name(status.code()), status.message());
+        }
+        None => error.to_string(),
+    };
+    let Some(source) = error.source() else { return own };
+    let below = chain_text(source);
+    if own.ends_with(&below) { own } else { format!("{own}: {below}") }
+}
+
+/// The name of a code as Go prints it.
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "Canceled",
+        Code::Unknown => "Unknown",
+        Code::InvalidArgument => "InvalidArgument",
+        Code::DeadlineExceeded => "DeadlineExceeded",
+        Code::NotFound => "NotFound",
+        Code::AlreadyExists => "AlreadyExists",
+        Code::PermissionDenied => "PermissionDenied",
+        Code::ResourceExhausted => "ResourceExhausted",
+        Code::FailedPrecondition => "FailedPrecondition",
+        Code::Aborted => "Aborted",
+        Code::OutOfRange => "OutOfRange",
+        Code::Unimplemented => "Unimplemented",
+        Code::Internal => "Internal",
+        Code::Unavailable => "Unavailable",
+        Code::DataLoss => "DataLoss",
+        Code::Unauthenticated => "Unauthenticated",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Outer {
+        text: &'static str,
+        source: BoxError,
+    }
+
+    fn outer(text: &'static str, source: impl Into<BoxError>) -> Outer {
+        Outer { text, source: source.into() }
+    }
+
+    #[test]
+    fn wrapped_errors_keep_the_code_of_their_cause() {
+        let peer = Status::unavailable("gone");
+        for (error, code, text) in [
+            (
+                outer("recv from peer", outer("stream", peer)),
+                Code::Unavailable,
+                "recv from peer: stream: rpc error: code = Unavailable desc = gone",
+            ),
+            (outer("wait", Cancelled), Code::Cancelled, "wait: context canceled"),
+            (outer("wait", Elapsed), Code::DeadlineExceeded, "wait: deadline exceeded"),
+            (outer("wait: no disk", "no disk"), Code::Unknown, "wait: no disk"),
+        ] {
+            let status = status_of(&error);
+            assert_eq!((status.code(), status.message()), (code, text));
+        }
+    }
+
+    #[test]
+    fn a_bare_status_is_itself() {
+        let status = status_of(&Status::internal("x"));
+        assert_eq!((status.code(), status.message()), (Code::Internal, "x"));
+    }
+
+    #[tokio::test]
+    async fn malformed_endpoints_are_refused_and_others_connect_later() {
+        for good in ["http://localhost:1", "unix:///tmp/nowhere.sock"] {
+            channel(good).unwrap();
+        }
+        for bad in ["", "https://h:1", "http://[", "\n"] {
+            assert!(channel(bad).is_err(), "{bad:?}");
+        }
+    }
+}

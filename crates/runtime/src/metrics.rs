@@ -1,0 +1,124 @@
+//! Metrics of one process, in the Prometheus text format.
+//!
+//! Asking twice for a metric of one name returns the same metric, so that parts of a program which are started more
+//! than once (clients, stores) need not know of each other.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus::core::Collector;
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+/// A registry of metrics. Cheap to clone; clones share the registry.
+#[derive(Clone, Default)]
+pub struct Metrics {
+    registry: Registry,
+    known: Arc<Mutex<BTreeMap<String, Box<dyn Any + Send + Sync>>>>,
+}
+
+impl Metrics {
+    /// An empty registry.
+    pub fn new() -> Metrics {
+        Metrics::default()
+    }
+
+    /// A registry with the metrics of the process itself: memory, file descriptors, processor time.
+    pub fn with_process() -> Metrics {
+        let metrics = Metrics::new();
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        metrics.registry.register(Box::new(process)).expect("the registry is empty");
+        metrics
+    }
+
+    /// The registry, to register collectors of other kinds.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// All metrics in the Prometheus text format.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "cannot render metrics");
+        }
+        text
+    }
+
+    /// A counter without labels.
+    pub fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.obtain(name, || IntCounter::new(name, help))
+    }
+
+    /// Counters by label values.
+    pub fn counter_vec(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.obtain(name, || IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    /// A gauge without labels.
+    pub fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.obtain(name, || IntGauge::new(name, help))
+    }
+
+    /// Gauges by label values.
+    pub fn gauge_vec(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.obtain(name, || IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    /// Histograms by label values. `buckets` are upper bounds, ascending.
+    pub fn histogram_vec(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+        let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.obtain(name, || HistogramVec::new(opts, labels))
+    }
+
+    /// The metric of this name, made now if it is new.
+    ///
+    /// # Panics
+    /// If the name or the labels are malformed, or the name is taken by a metric of another type: both are fixed in
+    /// the source.
+    fn obtain<M>(&self, name: &str, make: impl FnOnce() -> prometheus::Result<M>) -> M
+    where
+        M: Collector + Clone + Send + Sync + 'static,
+    {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(metric) = known.get(name) {
+            return metric.downcast_ref::<M>().expect("one name has one type").clone();
+        }
+        let metric = make().expect("names and labels are fixed in the source");
+        self.registry.register(Box::new(metric.clone())).expect("the name was not known");
+        known.insert(name.to_owned(), Box::new(metric.clone()));
+        metric
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_name_is_one_metric() {
+        let metrics = Metrics::new();
+        metrics.counter("c_total", "Counts.").inc();
+        metrics.clone().counter("c_total", "Counts.").inc();
+        metrics.gauge_vec("g", "Gauges.", &["journal"]).with_label_values(&["a/b"]).set(5);
+        metrics.histogram_vec("h", "Observes.", &["s"], &[0.1, 1.0]).with_label_values(&["x"]).observe(0.5);
+        let text = metrics.render();
+        assert!(text.contains("c_total 2"), "{text}");
+        assert!(text.contains(r#"g{journal="a/b"} 5"#), "{text}");
+        assert!(text.contains(r#"h_bucket{s="x",le="1"} 1"#), "{text}");
+    }
+
+    #[test]
+    fn the_process_shows_its_own_use() {
+        assert!(Metrics::with_process().render().contains("process_open_fds"));
+    }
+}

@@ -1,0 +1,217 @@
+//! One port for everything: gRPC and plain HTTP, over HTTP/1 and HTTP/2 without TLS.
+//!
+//! [`Listener::bind`] opens the port, [`serve`] answers on it until its task group is cancelled and then lets open
+//! requests finish for a bounded time. Failing to accept (too many open files) slows the loop down and never ends it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::routing::get;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tonic::transport::server::TcpConnectInfo;
+use tower::ServiceExt;
+
+use crate::grpc::{CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, STREAM_WINDOW_BYTES};
+use crate::{BoxError, Clock, Metrics, OnError, TaskGroup};
+
+/// Streams that one connection may have open. A consumer process reads a stream per journal over one connection.
+const CONCURRENT_STREAMS_MAX: u32 = 65_536;
+/// Streams that a peer may have cancelled before we looked at them. Readers cancel often; the default of 20 closes
+/// their connection.
+const PENDING_RESETS_MAX: usize = 4096;
+/// Bytes that are buffered for sending, per stream.
+const SEND_BUFFER_BYTES_MAX: usize = 1 << 20;
+/// How long to wait after a failure to accept.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// The port cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}")]
+pub struct BindError {
+    address: String,
+    source: std::io::Error,
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+/// An open port.
+pub struct Listener {
+    socket: Socket,
+}
+
+enum Stream {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
+}
+
+impl Listener {
+    /// Opens `address`: `host:port`, where port 0 picks a free one, or `unix:///path`. A socket file that no process
+    /// listens on is replaced.
+    ///
+    /// # Errors
+    /// If the address is malformed or taken.
+    pub async fn bind(address: &str) -> Result<Listener, BindError> {
+        let failed = |source| BindError { address: address.to_owned(), source };
+        let socket = match address.strip_prefix("unix://") {
+            Some(path) => {
+                let path = PathBuf::from(path);
+                // A socket file outlives the process that made it; one that refuses us is nobody's.
+                let refused = matches!(UnixStream::connect(&path).await,
+                    Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused);
+                if refused {
+                    tokio::fs::remove_file(&path).await.map_err(failed)?;
+                }
+                Socket::Unix(UnixListener::bind(&path).map_err(failed)?, path)
+            }
+            None => Socket::Tcp(TcpListener::bind(address).await.map_err(failed)?),
+        };
+        Ok(Listener { socket })
+    }
+
+    /// The address that was bound, `None` for a Unix socket.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match &self.socket {
+            Socket::Tcp(listener) => listener.local_addr().ok(),
+            Socket::Unix(..) => None,
+        }
+    }
+
+    /// The URL under which clients reach this port, if they know this machine as `host`.
+    pub fn endpoint(&self, host: &str) -> String {
+        match &self.socket {
+            Socket::Tcp(listener) => {
+                let port = listener.local_addr().map(|a| a.port()).unwrap_or_default();
+                let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+                format!("http://{host}:{port}")
+            }
+            Socket::Unix(_, path) => format!("unix://{}", path.display()),
+        }
+    }
+
+    async fn accept(&self) -> std::io::Result<Stream> {
+        match &self.socket {
+            Socket::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Stream::Tcp(stream, peer))
+            }
+            Socket::Unix(listener, _) => Ok(Stream::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+/// What answers a request for diagnostics: `/debug/ready` says 200 as soon as the port is open, `/debug/metrics` gives
+/// the Prometheus text.
+pub fn debug_router(metrics: Metrics) -> Router {
+    ready_router().route("/debug/metrics", get(move || std::future::ready(metrics.render())))
+}
+
+/// `/debug/ready` alone, for a main port whose metrics are private.
+pub fn ready_router() -> Router {
+    Router::new().route("/debug/ready", get(|| std::future::ready("ready\n")))
+}
+
+/// Serves `router` on `listener` until `tasks` is cancelled, then for at most `drain` until open requests are done.
+/// Connections are tasks of the group.
+///
+/// # Errors
+/// None at present: trouble of a connection ends that connection.
+pub async fn serve(
+    listener: Listener,
+    router: Router,
+    tasks: TaskGroup,
+    clock: Clock,
+    drain: Duration,
+) -> Result<(), BoxError> {
+    let connections = tasks.child("connections");
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = tasks.token().cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok(Stream::Tcp(stream, peer)) => {
+                let info = TcpConnectInfo { local_addr: stream.local_addr().ok(), remote_addr: Some(peer) };
+                start_connection(stream, info, &router, &connections, &clock, drain);
+            }
+            Ok(Stream::Unix(stream)) => {
+                let info = TcpConnectInfo { local_addr: None, remote_addr: None };
+                start_connection(stream, info, &router, &connections, &clock, drain);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection (will retry)");
+                clock.sleep(ACCEPT_BACKOFF).await;
+            }
+        }
+    }
+    if let Socket::Unix(_, path) = &listener.socket {
+        drop(tokio::fs::remove_file(path).await);
+    }
+    drop(listener);
+    connections.join().await
+}
+
+fn start_connection<S>(
+    stream: S,
+    info: TcpConnectInfo,
+    router: &Router,
+    connections: &TaskGroup,
+    clock: &Clock,
+    drain: Duration,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = router.clone().map_request(move |mut request: Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(info.clone());
+        request
+    });
+    let (stop, clock) = (connections.token().clone(), clock.clone());
+    connections.spawn("connection", OnError::Log, async move {
+        let builder = connection_builder();
+        let connection =
+            builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
+        tokio::pin!(connection);
+        let outcome = tokio::select! {
+            biased;
+            outcome = connection.as_mut() => Some(outcome),
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                clock.timeout(drain, connection).await.ok()
+            }
+        };
+        if let Some(Err(error)) = outcome {
+            tracing::debug!(%error, "connection ended");
+        }
+        Ok(())
+    });
+}
+
+fn connection_builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new());
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .adaptive_window(false)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .max_concurrent_streams(CONCURRENT_STREAMS_MAX)
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .max_send_buf_size(SEND_BUFFER_BYTES_MAX);
+    builder
+}
+
+#[cfg(test)]
+mod tests;

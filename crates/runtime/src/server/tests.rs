@@ -1,0 +1,121 @@
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+
+const DRAIN: Duration = Duration::from_secs(5);
+
+async fn start(address: &str, router: Router) -> (String, Option<SocketAddr>, TaskGroup) {
+    let listener = Listener::bind(address).await.unwrap();
+    let (endpoint, addr) = (listener.endpoint("127.0.0.1"), listener.local_addr());
+    let tasks = TaskGroup::new("test");
+    tasks.spawn(
+        "serve",
+        OnError::CancelGroup,
+        serve(listener, router, tasks.clone(), Clock::system(), DRAIN),
+    );
+    (endpoint, addr, tasks)
+}
+
+async fn http1<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    response
+}
+
+#[tokio::test]
+async fn http_1_and_http_2_share_one_port() {
+    let metrics = Metrics::new();
+    metrics.counter("seen_total", "Seen.").inc();
+    let (endpoint, addr, tasks) = start("127.0.0.1:0", debug_router(metrics)).await;
+
+    let response = http1(TcpStream::connect(addr.unwrap()).await.unwrap(), "/debug/metrics").await;
+    assert!(response.starts_with("HTTP/1.1 200") && response.contains("seen_total 1"), "{response}");
+
+    let mut channel = crate::grpc::channel(&endpoint).unwrap();
+    let request = http::Request::builder()
+        .uri(format!("{endpoint}/debug/ready"))
+        .body(tonic::body::Body::empty())
+        .unwrap();
+    let response = ServiceExt::<http::Request<tonic::body::Body>>::ready(&mut channel)
+        .await
+        .map(|c| tower::Service::call(c, request))
+        .unwrap()
+        .await
+        .unwrap();
+    assert_eq!((response.status().as_u16(), response.version()), (200, http::Version::HTTP_2));
+
+    tasks.cancel();
+    tasks.join_within(DRAIN).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_served_replaced_when_stale_and_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.sock");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let (endpoint, _, tasks) = start(&format!("unix://{}", path.display()), ready_router()).await;
+    assert_eq!(endpoint, format!("unix://{}", path.display()));
+
+    let response = http1(UnixStream::connect(&path).await.unwrap(), "/debug/ready").await;
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    let taken = Listener::bind(&endpoint).await.err().unwrap().to_string();
+    assert!(taken.contains("cannot listen on unix://"), "{taken}");
+
+    tasks.cancel();
+    tasks.join_within(DRAIN).await.unwrap();
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn an_open_request_is_finished_while_draining() {
+    let release = std::sync::Arc::new(tokio::sync::Notify::new());
+    let started = std::sync::Arc::new(tokio::sync::Notify::new());
+    let (r, s) = (release.clone(), started.clone());
+    let router = Router::new().route(
+        "/slow",
+        get(move || async move {
+            s.notify_one();
+            r.notified().await;
+            "done"
+        }),
+    );
+    let (_, addr, tasks) = start("127.0.0.1:0", router).await;
+    let stream = TcpStream::connect(addr.unwrap()).await.unwrap();
+    let (response, ()) = tokio::join!(http1(stream, "/slow"), async {
+        started.notified().await;
+        tasks.cancel();
+        release.notify_one();
+    });
+    assert!(response.ends_with("done"), "{response}");
+    tasks.join_within(DRAIN).await.unwrap();
+    assert!(TcpStream::connect(addr.unwrap()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_end_is_dropped_after_the_drain_time() {
+    let started = std::sync::Arc::new(tokio::sync::Notify::new());
+    let s = started.clone();
+    let router = Router::new().route(
+        "/stuck",
+        get(move || async move {
+            s.notify_one();
+            std::future::pending::<()>().await
+        }),
+    );
+    let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let tasks = TaskGroup::new("test");
+    let drain = Duration::from_millis(10);
+    tasks.spawn(
+        "serve",
+        OnError::CancelGroup,
+        serve(listener, router, tasks.clone(), Clock::system(), drain),
+    );
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    stream.write_all(b"GET /stuck HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    started.notified().await;
+    tasks.cancel();
+    tasks.join_within(DRAIN).await.unwrap();
+}
