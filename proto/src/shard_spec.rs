@@ -136,3 +136,5 @@ fn check_source(source: &shard_spec::Source, parents: Parents) -> Result<(), Inv
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::valid_shard_spec;
