@@ -85,7 +85,29 @@ fn content_is_committed_by_the_proposal_that_extends_over_it() {
         content 0 baz
         extend r1,r2
         ",
-        expect![[r#""#]],
+        expect![[r#"
+            propose 0 - -
+                Applied { rolled: Some(Rolled { completed: None, dropped: 0 }), outcome: Unchanged { undone: 0 } }
+                0..0 zero Snappy +0 [] None
+            content 0 foo
+                Ok(())
+                0..0 zero Snappy +3 [] None
+            content 3 bar
+                Ok(())
+                0..0 zero Snappy +6 [] None
+            propose 0 foobar r1
+                Applied { rolled: None, outcome: Committed { bytes: 6 } }
+                0..6 8843d7 Snappy +0 [r1] Some(3s)
+            extend r1
+                Applied { rolled: None, outcome: Unchanged { undone: 0 } }
+                0..6 8843d7 Snappy +0 [r1] Some(3s)
+            content 0 baz
+                Ok(())
+                0..6 8843d7 Snappy +3 [r1] Some(3s)
+            extend r1,r2
+                Applied { rolled: None, outcome: Committed { bytes: 3 } }
+                0..9 5f5513 Snappy +0 [r1,r2] Some(3s)
+        "#]],
     );
 }
 
@@ -97,7 +119,17 @@ fn content_that_does_not_continue_is_an_error_and_changes_nothing() {
         content 0 bar
         content 4 bar
         ",
-        expect![[r#""#]],
+        expect![[r#"
+            content 0 foo
+                Ok(())
+                0..0 zero None +3 [] None
+            content 0 bar
+                Err(DeltaMismatch { found: 0, expected: 3 })
+                0..0 zero None +3 [] None
+            content 4 bar
+                Err(DeltaMismatch { found: 4, expected: 3 })
+                0..0 zero None +3 [] None
+        "#]],
     );
 }
 
@@ -115,7 +147,35 @@ fn the_current_fragment_proposed_again_undoes_content() {
         content 0 qux
         extend -
         ",
-        expect![[r#""#]],
+        expect![[r#"
+            propose 0 - -
+                Applied { rolled: Some(Rolled { completed: None, dropped: 0 }), outcome: Unchanged { undone: 0 } }
+                0..0 zero Snappy +0 [] None
+            content 0 foo
+                Ok(())
+                0..0 zero Snappy +3 [] None
+            extend -
+                Applied { rolled: None, outcome: Committed { bytes: 3 } }
+                0..3 0beec7 Snappy +0 [] Some(2s)
+            content 0 bar
+                Ok(())
+                0..3 0beec7 Snappy +3 [] Some(2s)
+            propose 0 foo -
+                Applied { rolled: None, outcome: Unchanged { undone: 3 } }
+                0..3 0beec7 Snappy +0 [] Some(2s)
+            content 0 baz
+                Ok(())
+                0..3 0beec7 Snappy +3 [] Some(2s)
+            undo
+                3
+                0..3 0beec7 Snappy +0 [] Some(2s)
+            content 0 qux
+                Ok(())
+                0..3 0beec7 Snappy +3 [] Some(2s)
+            extend -
+                Applied { rolled: None, outcome: Committed { bytes: 3 } }
+                0..6 282089 Snappy +0 [] Some(2s)
+        "#]],
     );
 }
 
@@ -130,7 +190,26 @@ fn a_proposal_of_other_content_or_registers_is_a_mismatch() {
         propose 0 foo r2
         propose 0 fo r1
         ",
-        expect![[r#""#]],
+        expect![[r#"
+            propose 0 - -
+                Applied { rolled: Some(Rolled { completed: None, dropped: 0 }), outcome: Unchanged { undone: 0 } }
+                0..0 zero Snappy +0 [] None
+            content 0 foo
+                Ok(())
+                0..0 zero Snappy +3 [] None
+            propose 0 fox -
+                Applied { rolled: None, outcome: Mismatch }
+                0..0 zero Snappy +3 [] None
+            extend r1
+                Applied { rolled: None, outcome: Committed { bytes: 3 } }
+                0..3 0beec7 Snappy +0 [r1] Some(3s)
+            propose 0 foo r2
+                Applied { rolled: None, outcome: Mismatch }
+                0..3 0beec7 Snappy +0 [r1] Some(3s)
+            propose 0 fo r1
+                Applied { rolled: None, outcome: Mismatch }
+                0..3 0beec7 Snappy +0 [r1] Some(3s)
+        "#]],
     );
 }
 
@@ -146,7 +225,29 @@ fn a_spool_behind_the_proposal_rolls_to_its_end_and_takes_its_registers() {
         propose 100 - r3
         propose 200 more r4
         ",
-        expect![[r#""#]],
+        expect![[r#"
+            propose 0 - -
+                Applied { rolled: Some(Rolled { completed: None, dropped: 0 }), outcome: Unchanged { undone: 0 } }
+                0..0 zero Snappy +0 [] None
+            content 0 foo
+                Ok(())
+                0..0 zero Snappy +3 [] None
+            extend r1
+                Applied { rolled: None, outcome: Committed { bytes: 3 } }
+                0..3 0beec7 Snappy +0 [r1] Some(2s)
+            content 0 bar
+                Ok(())
+                0..3 0beec7 Snappy +3 [r1] Some(2s)
+            propose 100 - r2
+                Applied { rolled: Some(Rolled { completed: …, dropped: 3 }), outcome: Unchanged { undone: 0 } }
+                100..100 zero Snappy +0 [r2] None
+            propose 100 - r3
+                Applied { rolled: Some(Rolled { completed: None, dropped: 0 }), outcome: Mismatch }
+                100..100 zero Snappy +0 [r2] None
+            propose 200 more r4
+                Applied { rolled: Some(Rolled { completed: None, dropped: 0 }), outcome: Mismatch }
+                204..204 zero Snappy +0 [r4] None
+        "#]],
     );
 }
 
@@ -162,7 +263,29 @@ fn an_empty_proposal_at_the_end_rolls_and_keeps_registers() {
         content 0 bar
         propose 3 - r1
         ",
-        expect![[r#""#]],
+        expect![[r#"
+            propose 0 - -
+                Applied { rolled: Some(Rolled { completed: None, dropped: 0 }), outcome: Unchanged { undone: 0 } }
+                0..0 zero Snappy +0 [] None
+            content 0 foo
+                Ok(())
+                0..0 zero Snappy +3 [] None
+            extend r1
+                Applied { rolled: None, outcome: Committed { bytes: 3 } }
+                0..3 0beec7 Snappy +0 [r1] Some(2s)
+            propose 3 - r1
+                Applied { rolled: Some(Rolled { completed: …, dropped: 0 }), outcome: Unchanged { undone: 0 } }
+                3..3 zero Snappy +0 [r1] None
+            propose 3 - r1
+                Applied { rolled: Some(Rolled { completed: None, dropped: 0 }), outcome: Unchanged { undone: 0 } }
+                3..3 zero Snappy +0 [r1] None
+            content 0 bar
+                Ok(())
+                3..3 zero Snappy +3 [r1] None
+            propose 3 - r1
+                Applied { rolled: Some(Rolled { completed: None, dropped: 3 }), outcome: Unchanged { undone: 0 } }
+                3..3 zero Snappy +0 [r1] None
+        "#]],
     );
 }
 
@@ -183,7 +306,7 @@ fn fragments_are_left_when_full_or_flushed_or_asked_for() {
         drop(spool.propose(&spool.extended(), &LabelSet::default(), Duration::from_secs(119)));
         spool
     });
-    let table: &[(&Spool, Option<i64>, i64, i64, u64, &str)] = &[
+    let table = [
         (&empty, None, 1024, 0, 0, "0..0 zero Gzip"),
         (&empty, Some(9), 1024, 0, 0, "9..9 zero Gzip"),
         (&three, None, 3, 0, 500, "0..3 0beec7 None"),
