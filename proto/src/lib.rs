@@ -26,6 +26,7 @@ mod list_rpc;
 mod media_type;
 mod member_id;
 mod names;
+pub mod path;
 mod process;
 mod read_rpc;
 mod replica_status;
