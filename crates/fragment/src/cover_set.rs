@@ -277,7 +277,8 @@ mod tests {
                 let _ = one_by_one.insert(span.clone());
             }
             prop_assert_eq!(one_by_one.spans(), &expected[..]);
-            prop_assert_eq!(CoverSet::from_iter(spans).spans(), &expected[..]);
+            let in_bulk = CoverSet::from_iter(spans);
+            prop_assert_eq!(in_bulk.spans(), &expected[..]);
         }
 
         #[test]

@@ -214,9 +214,8 @@ impl GoTime {
             Part::Second(style) => push_number(out, self.second(), style, 2),
             Part::Year { short: false } => push_number(out, self.year(), Style::Zeros, 4),
             Part::Year { short: true } => push_number(out, self.year().rem_euclid(100), Style::Zeros, 2),
-            Part::Weekday { short } => {
-                out.push_str(&self.weekday_name()[..if short { 3 } else { self.weekday_name().len() }])
-            }
+            Part::Weekday { short: true } => out.push_str(&self.weekday_name()[..3]),
+            Part::Weekday { short: false } => out.push_str(self.weekday_name()),
             Part::HalfDay { upper } => out.push_str(match (self.hour() < 12, upper) {
                 (true, true) => "AM",
                 (true, false) => "am",
@@ -299,7 +298,7 @@ mod tests {
             ("Mon Jan _2 15:04:05 2006", "Tue May  3 04:05:06 2022"),
             ("Monday, 02-Jan-06 15:04:05 MST", "Tuesday, 03-May-22 04:05:06 UTC"),
             ("2006-01-02T15:04:05.999999999Z07:00", "2022-05-03T04:05:06.078Z"),
-            ("3:04PM 03pm 3", "4:04AM 04am 4"),
+            ("3:04PM 03pm 3", "4:05AM 04am 4"),
             ("January Januar Jan Janx", "May Januar May Janx"),
             ("002 __2 2 02", "123 123 3 03"),
             ("_2006 _2", "_2022  3"),

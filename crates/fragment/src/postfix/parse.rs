@@ -143,8 +143,8 @@ impl<'a> Parser<'a> {
 
     /// Takes `}}` or ` -}}`: whether the text after is trimmed.
     fn close_action(&mut self) -> Result<bool, TemplateError> {
-        let spaced = self.skip_space();
-        if spaced && self.eat("-}}") {
+        self.skip_space();
+        if self.text[..self.at].ends_with(is_space) && self.eat("-}}") {
             return Ok(true);
         }
         if self.eat("}}") {
@@ -157,8 +157,7 @@ impl<'a> Parser<'a> {
     }
 
     fn at_close(&self) -> bool {
-        let rest = self.rest();
-        rest.starts_with("}}") || rest.starts_with("-}}")
+        self.rest().starts_with("}}") || self.rest().starts_with("-}}")
     }
 
     /// The pipeline of an action, or none of a comment.

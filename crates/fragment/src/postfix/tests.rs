@@ -165,7 +165,8 @@ proptest! {
         for template in [pieces.concat(), noise.clone(), format!("{{{{ {noise} }}}}")] {
             if let Ok(value) = eval(&template) {
                 prop_assert!(!value.split('/').any(|element| element == ".."));
-                prop_assert_eq!(PathPostfix::parse(&value).unwrap().as_str(), value);
+                let postfix = PathPostfix::parse(&value).unwrap();
+                prop_assert_eq!(postfix.as_str(), value);
             }
         }
     }
