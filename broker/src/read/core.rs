@@ -1,0 +1,125 @@
+//! The decisions of one Read (journal protocol §8): which fragment comes next, what is said about it, how far to stream.
+//!
+//! The driver asks the index what [`ReadCore::query`] says, hands the answer to [`ReadCore::on_answer`], and does what
+//! the [`Step`] asks. After content was sent it calls [`ReadCore::sent`]. Nothing here waits or does I/O.
+
+use fragment::Fragment;
+use fragment::index::{Answer, Found, NotYet, Query};
+use proto::protocol::{Header, ReadRequest, ReadResponse, Status};
+
+/// The state of one Read.
+#[derive(Debug)]
+pub struct ReadCore {
+    /// Next offset to read; negative until the write head was looked up.
+    offset: i64,
+    /// Exclusive; zero is unbounded.
+    end_offset: i64,
+    begin_mod_time: i64,
+    block: bool,
+    do_not_proxy: bool,
+    metadata_only: bool,
+    /// Until the first response.
+    header: Option<Header>,
+}
+
+/// What the driver is to do.
+#[derive(Debug, Clone)]
+pub enum Step<L> {
+    /// Ask again once the index changed, or at this Unix time in seconds.
+    Wait {
+        /// When time alone changes the answer.
+        retry_at_unix: Option<i64>,
+    },
+    /// Send this response, then end the stream.
+    Finish(Box<ReadResponse>),
+    /// Send this response, whose fragment URL is the driver's to add, then go on as told.
+    Visit(Box<Visit<L>>),
+}
+
+/// A fragment that answers the read.
+#[derive(Debug, Clone)]
+pub struct Visit<L> {
+    /// What is said about it.
+    pub response: ReadResponse,
+    /// Its description.
+    pub fragment: Fragment,
+    /// Its content, if it is local.
+    pub file: Option<L>,
+    /// The content to stream, `begin..end` in journal offsets; `None` ends the stream.
+    pub content: Option<(i64, i64)>,
+}
+
+impl ReadCore {
+    /// Begins a validated request which resolved to this process. `header` is that of the answer.
+    pub fn new(request: &ReadRequest, header: Header) -> ReadCore {
+        ReadCore {
+            offset: request.offset,
+            end_offset: request.end_offset,
+            begin_mod_time: request.begin_mod_time,
+            block: request.block,
+            do_not_proxy: request.do_not_proxy,
+            metadata_only: request.metadata_only,
+            header: Some(header),
+        }
+    }
+
+    /// The next question to the index.
+    pub fn query(&self, now_unix: i64) -> Query {
+        Query { offset: self.offset, begin_mod_time: self.begin_mod_time, now_unix }
+    }
+
+    /// Decides upon the index's answer.
+    pub fn on_answer<L>(&mut self, answer: Answer<L>) -> Step<L> {
+        match answer {
+            Answer::Found(found) => Step::Visit(Box::new(self.visit(found))),
+            Answer::NotYet(NotYet { offset, retry_at_unix, .. }) if self.block => {
+                // The write head was looked up, or content was skipped, for good.
+                self.offset = offset;
+                Step::Wait { retry_at_unix }
+            }
+            Answer::NotYet(NotYet { offset, write_head, .. }) => Step::Finish(Box::new(ReadResponse {
+                status: Status::OffsetNotYetAvailable as i32,
+                header: self.header.take(),
+                offset,
+                write_head,
+                ..ReadResponse::default()
+            })),
+        }
+    }
+
+    fn visit<L>(&mut self, found: Found<L>) -> Visit<L> {
+        let Found { entry, offset, write_head } = found;
+        assert!(
+            entry.fragment.begin <= offset && offset < entry.fragment.end,
+            "the index answers with a cover"
+        );
+        self.offset = offset;
+        let is_done = self.end_offset != 0 && offset >= self.end_offset;
+        let is_elsewhere = entry.file.is_none() && self.do_not_proxy;
+        let end =
+            if self.end_offset == 0 { entry.fragment.end } else { self.end_offset.min(entry.fragment.end) };
+        Visit {
+            response: ReadResponse {
+                status: Status::Ok as i32,
+                header: self.header.take(),
+                offset,
+                write_head,
+                fragment: Some(entry.fragment.to_proto()),
+                ..ReadResponse::default()
+            },
+            content: (!(self.metadata_only || is_done || is_elsewhere)).then_some((offset, end)),
+            fragment: entry.fragment,
+            file: entry.file,
+        }
+    }
+
+    /// Content up to `offset` was sent. Returns whether there is more to read.
+    pub fn sent(&mut self, offset: i64) -> bool {
+        assert!(offset >= self.offset, "content is sent in order: {offset} after {}", self.offset);
+        self.offset = offset;
+        self.end_offset == 0 || offset < self.end_offset
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+//! How a request finds its journal: the decision of journal protocol §4.3, as a function of one key space snapshot.
+//!
+//! The answer says whether the request may go on, which process answers it, and what its header is. Nothing here waits
+//! or looks at local replicas; [`crate::Resolver`] does.
+
+use std::sync::Arc;
+
+use keyspace::{AssignmentKey, EtcdHeader};
+use proto::protocol::journal_spec::suspend;
+use proto::protocol::process_spec::Id;
+use proto::protocol::{Header, JournalSpec, Route, Status};
+use proto::{JournalName, MemberId, Revision};
+
+use crate::key_space::KeySpace;
+
+/// Zone of the header of a broker whose own member key is gone.
+const MISSING_ZONE: &str = "local-BrokerSpec";
+/// Suffix of the header of a broker whose own member key is gone.
+const MISSING_SUFFIX: &str = "missing-from-Etcd";
+
+/// What a request asks of resolution.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// The journal, without metadata segment; `None` if the name cannot be one of a served journal.
+    pub journal: Option<&'a JournalName>,
+    /// Whether another process may answer.
+    pub may_proxy: bool,
+    /// Whether only the primary may answer.
+    pub require_primary: bool,
+}
+
+/// An item, as resolution found it.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// The specification.
+    pub spec: Arc<JournalSpec>,
+    /// Revision of its last write.
+    pub mod_revision: Revision,
+    /// Revision at which it came into being.
+    pub create_revision: Revision,
+}
+
+/// An assignment of the journal, as resolution found it.
+#[derive(Debug, Clone)]
+pub struct Assigned {
+    /// Its key.
+    pub key: AssignmentKey,
+    /// The route that its broker last knew.
+    pub route: Arc<Route>,
+    /// Revision of its last write.
+    pub mod_revision: Revision,
+}
+
+/// The answer to a [`Question`].
+#[derive(Debug, Clone)]
+pub struct Decision {
+    /// OK, or why the request cannot go on.
+    pub status: Status,
+    /// Header of the answer, or of the request to the process that it names.
+    pub header: Header,
+    /// Whether the process of the header is this one.
+    pub is_local: bool,
+    /// Whether this process is assigned the journal.
+    pub is_assigned: bool,
+    /// The journal's item, if it exists.
+    pub item: Option<Item>,
+    /// The journal's assignments, in key order.
+    pub assignments: Vec<Assigned>,
+}
+
+/// Why a request cannot be resolved. These are gRPC errors rather than statuses.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ResolveError {
+    /// The proxying broker belongs to another cluster.
+    #[error("request Etcd ClusterId doesn't match our own ({theirs} vs {ours})")]
+    ClusterId {
+        /// Of the request.
+        theirs: u64,
+        /// Of this broker.
+        ours: u64,
+    },
+    /// The proxying broker meant another process.
+    #[error("request ProcessId doesn't match our own ({theirs} vs {ours})")]
+    ProcessId {
+        /// Of the request.
+        theirs: String,
+        /// Of this broker.
+        ours: String,
+    },
+    /// This broker is shutting down.
+    #[error("resolver has stopped serving local replicas")]
+    Stopped,
+    /// The mirror of etcd has ended.
+    #[error("the mirror of etcd has stopped")]
+    MirrorStopped,
+}
+
+/// The id by which this process answers: `me`, or a placeholder while its member key is missing from the key space.
+pub fn local_id(key_space: &KeySpace, me: &MemberId) -> Id {
+    if key_space.members().contains_key(me) {
+        me.to_proto()
+    } else {
+        Id { zone: MISSING_ZONE.to_owned(), suffix: MISSING_SUFFIX.to_owned() }
+    }
+}
+
+/// The header of answers which concern no particular journal.
+pub fn unrouted_header(key_space: &KeySpace, me: &MemberId) -> Header {
+    let process = key_space.members().contains_key(me).then_some(me);
+    Header::unrouted(process, key_space.header().into())
+}
+
+/// Checks that a proxied request is meant for this process (journal protocol §4.2).
+///
+/// # Errors
+/// If it comes from another cluster or names another process.
+pub fn check_proxy_header(header: &Header, etcd: EtcdHeader, local: &Id) -> Result<(), ResolveError> {
+    let theirs = header.etcd.as_ref().map_or(0, |e| e.cluster_id);
+    if theirs != etcd.cluster_id {
+        return Err(ResolveError::ClusterId { theirs, ours: etcd.cluster_id });
+    }
+    match header.process() {
+        Some(id) if id != local => {
+            Err(ResolveError::ProcessId { theirs: print_id(id), ours: print_id(local) })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn print_id(id: &Id) -> String {
+    format!("zone:{:?} suffix:{:?} ", id.zone, id.suffix)
+}
+
+/// Decides `question` as of `key_space`.
+pub fn decide(key_space: &KeySpace, me: &MemberId, question: Question<'_>) -> Decision {
+    let local = local_id(key_space, me);
+    let (item, assignments, route) = match question.journal {
+        Some(journal) => look_up(key_space, journal),
+        None => (None, Vec::new(), Route::unrouted()),
+    };
+    let is_member = route.members.contains(&local);
+    let mut process = match question.require_primary {
+        true => route.primary_id().cloned().unwrap_or_default(),
+        false if is_member => local.clone(),
+        false => Id::default(),
+    };
+    let status = status_of(item.as_ref(), &route, question, process == local);
+    if status != Status::Ok {
+        process = local.clone();
+    }
+    Decision {
+        status,
+        is_local: process == local,
+        is_assigned: assignments.iter().any(|a| a.key.member == *me),
+        header: Header::routed(process, route, key_space.header().into()),
+        item,
+        assignments,
+    }
+}
+
+fn status_of(item: Option<&Item>, route: &Route, question: Question<'_>, is_local: bool) -> Status {
+    let Some(item) = item else { return Status::JournalNotFound };
+    if item.spec.suspend_level() == suspend::Level::Full {
+        Status::Suspended
+    } else if question.require_primary && route.primary_id().is_none() {
+        Status::NoJournalPrimaryBroker
+    } else if route.members.is_empty() {
+        Status::InsufficientJournalBrokers
+    } else if question.may_proxy || is_local {
+        Status::Ok
+    } else if question.require_primary {
+        Status::NotJournalPrimaryBroker
+    } else {
+        Status::NotJournalBroker
+    }
+}
+
+fn look_up(key_space: &KeySpace, journal: &JournalName) -> (Option<Item>, Vec<Assigned>, Route) {
+    let item = key_space.items().get(journal.as_str()).map(|entry| Item {
+        spec: Arc::clone(&entry.value),
+        mod_revision: entry.mod_revision,
+        create_revision: entry.create_revision,
+    });
+    let assignments = key_space
+        .assignments_of(journal.as_str())
+        .map(|(key, entry)| Assigned {
+            key: key.clone(),
+            route: Arc::clone(&entry.value),
+            mod_revision: entry.mod_revision,
+        })
+        .collect();
+    (item, assignments, key_space.route(journal.as_str()))
+}
+
+#[cfg(test)]
+mod tests;
