@@ -5,6 +5,9 @@
 use crate::invalid::{Invalid, ensure};
 use std::time::Duration;
 
+/// The wire form.
+pub use prost_types::Duration as WireDuration;
+
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 /// Units of the text form, longest first, in nanoseconds.
 const UNITS: [(&str, i64); 8] = [
