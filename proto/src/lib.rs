@@ -53,6 +53,9 @@ pub use revision::Revision;
 pub use shard_spec::HINT_BACKUPS_MAX;
 pub use store_url::StoreUrl;
 
+/// Encoded `FileDescriptorSet` of every package, imports included: what printing messages as JSON or text needs.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 /// Messages and services of package `protocol` (journals): the journal protocol §2.
 #[allow(missing_docs, clippy::all)]
 pub mod protocol {
