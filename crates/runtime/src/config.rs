@@ -10,7 +10,7 @@ mod names;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use duration::{DurationError, format_duration, parse_duration};
+pub use duration::{format_duration, parse_duration};
 pub use names::pet_name;
 
 /// An option has a value that this program cannot honour.

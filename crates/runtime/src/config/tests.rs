@@ -66,5 +66,5 @@ fn unsupported_options_are_refused_by_name() {
         let refused = got.etcd.refuse_unsupported().and_then(|()| got.broker.refuse_unsupported());
         assert_eq!(refused.unwrap_err().to_string(), expected);
     }
-    assert!(parse(&["--etcd.lease=20"]).unwrap_err().contains("missing unit"));
+    assert!(parse(&["--etcd.lease=20"]).unwrap_err().contains("invalid duration"));
 }
