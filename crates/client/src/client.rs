@@ -1,0 +1,311 @@
+//! The client of brokers: one per process, shared by clones.
+//!
+//! A request goes to the broker which can serve it, if the journal's route is remembered, and else to the configured
+//! address: any broker proxies. Routes come in the headers of responses; the client knows nothing else of the cluster.
+
+use crate::channels::Channels;
+use crate::error::ClientError;
+use crate::routes::{Need, RouteCache, choose};
+use proto::protocol::journal_client::JournalClient as Rpc;
+use proto::protocol::{
+    ApplyRequest, ApplyResponse, FragmentStoreHealthRequest, FragmentStoreHealthResponse, FragmentsRequest,
+    FragmentsResponse, Header, LabelSelector, ListRequest, ListResponse, Status,
+};
+use proto::{Invalid, Validate};
+use runtime::backoff::Backoff;
+use runtime::{Clock, Entropy, Instant, Metrics, TaskGroup};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tonic::transport::Channel;
+
+/// Routes remembered by a client whose options do not say.
+const ROUTES_DEFAULT: usize = 16_384;
+
+/// What a client is made of.
+#[derive(Clone)]
+pub struct ClientOptions {
+    /// Time.
+    pub clock: Clock,
+    /// Randomness: spreads reads over brokers, and names producers.
+    pub entropy: Entropy,
+    /// Owns the client's background work. When it is cancelled, waiting requests fail.
+    pub tasks: TaskGroup,
+    /// The failure zone of this process: its brokers are preferred for reads.
+    pub zone: String,
+    /// How many journal routes are remembered. Zero for the default.
+    pub cache_size: usize,
+    /// How long a journal route is remembered.
+    pub cache_ttl: Duration,
+    /// Where `file://` URLs of fragments are found. Without it, brokers are asked for their content.
+    pub file_root: Option<PathBuf>,
+    /// Where the client counts.
+    pub metrics: Option<Metrics>,
+}
+
+impl ClientOptions {
+    /// The system's clock and entropy, zone `local`, and routes remembered for a minute.
+    pub fn new(tasks: TaskGroup) -> ClientOptions {
+        ClientOptions {
+            clock: Clock::system(),
+            entropy: Entropy::system(),
+            tasks,
+            zone: "local".to_owned(),
+            cache_size: 0,
+            cache_ttl: Duration::from_secs(60),
+            file_root: None,
+            metrics: None,
+        }
+    }
+}
+
+struct Inner {
+    endpoint: Arc<str>,
+    channels: Channels,
+    routes: Mutex<RouteCache>,
+    started: Instant,
+    options: ClientOptions,
+}
+
+/// A client of brokers. Cheap to clone.
+#[derive(Clone)]
+pub struct JournalClient {
+    inner: Arc<Inner>,
+}
+
+/// Where a request is sent.
+pub(crate) struct Call {
+    pub(crate) rpc: Rpc<Channel>,
+    endpoint: Arc<str>,
+}
+
+impl JournalClient {
+    /// A client whose default broker is at `endpoint`: `http://host:port` or `unix:///path`. Connects when it is used.
+    ///
+    /// # Errors
+    /// If the endpoint is malformed.
+    pub fn new(endpoint: &str, options: ClientOptions) -> Result<JournalClient, ClientError> {
+        let channels = Channels::new(options.clock.clone());
+        channels.get(endpoint)?;
+        let capacity = if options.cache_size == 0 { ROUTES_DEFAULT } else { options.cache_size };
+        let routes = Mutex::new(RouteCache::new(capacity, options.cache_ttl));
+        let started = options.clock.now();
+        Ok(JournalClient {
+            inner: Arc::new(Inner { endpoint: endpoint.into(), channels, routes, started, options }),
+        })
+    }
+
+    /// What this client was made of.
+    pub fn options(&self) -> &ClientOptions {
+        &self.inner.options
+    }
+
+    /// All journals which `selector` matches, in order of names. Waits until a broker is reachable.
+    pub async fn list(&self, selector: LabelSelector) -> Result<ListResponse, ClientError> {
+        let request = ListRequest { selector: Some(selector), ..Default::default() };
+        request.validate().map_err(ClientError::Request)?;
+        self.until_ready("List", ClientError::is_unavailable, || self.list_once(request.clone())).await
+    }
+
+    async fn list_once(&self, request: ListRequest) -> Result<ListResponse, ClientError> {
+        let mut pages = self.default_rpc()?.list(request).await.map_err(ClientError::Grpc)?.into_inner();
+        let mut all: Option<ListResponse> = None;
+        while let Some(page) = pages.message().await.map_err(ClientError::Grpc)? {
+            match &mut all {
+                None => all = Some(check_first_page(page)?),
+                Some(all) => all.journals.extend(check_next_page(page)?),
+            }
+        }
+        let all = all.ok_or_else(|| ClientError::Response(Invalid::new("List ended without a response")))?;
+        self.observe_listing(&all);
+        Ok(all)
+    }
+
+    /// Creates, changes and deletes specifications: all of them or none. Waits until a broker is reachable; a request
+    /// which was sent is not repeated.
+    ///
+    /// # Errors
+    /// A status which is not OK, such as ETCD_TRANSACTION_FAILED, is an error.
+    pub async fn apply(&self, request: ApplyRequest) -> Result<ApplyResponse, ClientError> {
+        request.validate().map_err(ClientError::Request)?;
+        let call = || async {
+            let response = self.default_rpc()?.apply(request.clone()).await.map_err(ClientError::Grpc)?;
+            Ok(response.into_inner())
+        };
+        let response = self.until_ready("Apply", ClientError::is_unreachable, call).await?;
+        response.validate().map_err(ClientError::Response)?;
+        ok_or_status("Apply", response.status(), response)
+    }
+
+    /// All fragments of a journal which `request` asks for: pages are joined. Waits until a broker is reachable.
+    pub async fn fragments(&self, mut request: FragmentsRequest) -> Result<FragmentsResponse, ClientError> {
+        let mut all = self.fragments_page(&request).await?;
+        while all.next_page_token != 0 {
+            if all.next_page_token <= request.next_page_token {
+                let problem = format!("page token {} does not advance", all.next_page_token);
+                return Err(ClientError::Response(Invalid::new(problem)));
+            }
+            request.next_page_token = all.next_page_token;
+            let page = self.fragments_page(&request).await?;
+            all.fragments.extend(page.fragments);
+            all.next_page_token = page.next_page_token;
+        }
+        Ok(all)
+    }
+
+    async fn fragments_page(&self, request: &FragmentsRequest) -> Result<FragmentsResponse, ClientError> {
+        request.validate().map_err(ClientError::Request)?;
+        let journal = bare_name(&request.journal);
+        let once = || async {
+            let mut call = self.dispatch(journal, Need::Any)?;
+            let outcome = call.rpc.list_fragments(request.clone()).await.map_err(ClientError::Grpc);
+            self.note_failure(journal, &call, outcome).map(tonic::Response::into_inner)
+        };
+        let retry = |error: &ClientError| error.is_unavailable();
+        let response = self.until_ready("ListFragments", retry, once).await?;
+        response.validate().map_err(ClientError::Response)?;
+        self.observe(journal, response.header.as_ref());
+        ok_or_status(journal, response.status(), response)
+    }
+
+    /// Asks a broker for the health of a fragment store. An unhealthy store is a status of the response.
+    pub async fn store_health(
+        &self,
+        request: FragmentStoreHealthRequest,
+    ) -> Result<FragmentStoreHealthResponse, ClientError> {
+        request.validate().map_err(ClientError::Request)?;
+        let once = || async {
+            let response = self.default_rpc()?.fragment_store_health(request.clone()).await;
+            Ok(response.map_err(ClientError::Grpc)?.into_inner())
+        };
+        let response = self.until_ready("FragmentStoreHealth", ClientError::is_unreachable, once).await?;
+        response.validate().map_err(ClientError::Response)?;
+        Ok(response)
+    }
+
+    /// Repeats `once` for as long as `retry` says of its error, until the client's tasks are cancelled.
+    pub(crate) async fn until_ready<T, F>(
+        &self,
+        what: &str,
+        retry: impl Fn(&ClientError) -> bool,
+        once: impl Fn() -> F,
+    ) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
+        let mut backoff = Backoff::journal();
+        loop {
+            let error = match once().await {
+                Err(error) if retry(&error) => error,
+                outcome => return outcome,
+            };
+            tracing::warn!(endpoint = &*self.inner.endpoint, %error, "{what} waits for its server");
+            self.pause(backoff.next()).await?;
+        }
+    }
+
+    /// Waits for `duration`, or fails when the client's tasks are cancelled.
+    pub(crate) async fn pause(&self, duration: Duration) -> Result<(), ClientError> {
+        tokio::select! {
+            biased;
+            () = self.inner.options.tasks.token().cancelled() => Err(ClientError::Cancelled),
+            () = self.inner.options.clock.sleep(duration) => Ok(()),
+        }
+    }
+
+    /// A client of the default address.
+    pub(crate) fn default_rpc(&self) -> Result<Rpc<Channel>, ClientError> {
+        Ok(rpc_of(self.inner.channels.get(&self.inner.endpoint)?))
+    }
+
+    /// A client of the broker which serves the journal best, as far as is known.
+    pub(crate) fn dispatch(&self, journal: &str, need: Need) -> Result<Call, ClientError> {
+        let inner = &*self.inner;
+        let route = self.routes().get(journal, self.since_start());
+        let failed = |endpoint: &str| inner.channels.is_failed(endpoint);
+        let random = if need == Need::Any { inner.options.entropy.u64() } else { 0 };
+        let member =
+            route.as_deref().and_then(|route| choose(route, need, &inner.options.zone, failed, random));
+        let endpoint = member.map_or_else(|| Arc::clone(&inner.endpoint), Arc::from);
+        Ok(Call { rpc: rpc_of(inner.channels.get(&endpoint)?), endpoint })
+    }
+
+    /// Learns from the outcome of a call: a broker which is gone is not asked again soon.
+    pub(crate) fn note_failure<T>(
+        &self,
+        journal: &str,
+        call: &Call,
+        outcome: Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
+        if outcome.as_ref().is_err_and(ClientError::is_unavailable) {
+            self.routes().remove(journal);
+            self.inner.channels.report_failed(&call.endpoint);
+        }
+        outcome
+    }
+
+    /// Forgets what is known of a journal's route.
+    pub(crate) fn forget_route(&self, journal: &str) {
+        self.routes().remove(journal);
+    }
+
+    /// Learns a journal's route from a response.
+    pub(crate) fn observe(&self, journal: &str, header: Option<&Header>) {
+        if let Some(route) = header.and_then(|header| header.route.as_ref()) {
+            self.routes().update(journal, route, self.since_start());
+        }
+    }
+
+    /// Learns the routes of a listing.
+    pub(crate) fn observe_listing(&self, listing: &ListResponse) {
+        let (mut routes, now) = (self.routes(), self.since_start());
+        for journal in &listing.journals {
+            if let (Some(spec), Some(route)) = (&journal.spec, &journal.route) {
+                routes.update(&spec.name, route, now);
+            }
+        }
+    }
+
+    fn routes(&self) -> std::sync::MutexGuard<'_, RouteCache> {
+        self.inner.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn since_start(&self) -> Duration {
+        self.inner.options.clock.now().saturating_duration_since(self.inner.started)
+    }
+}
+
+fn rpc_of(channel: Channel) -> Rpc<Channel> {
+    Rpc::new(channel).max_decoding_message_size(runtime::grpc::MAX_MESSAGE_RECV_CLIENT)
+}
+
+/// The first message of a listing: it alone has a status and a header.
+pub(crate) fn check_first_page(page: ListResponse) -> Result<ListResponse, ClientError> {
+    page.validate().map_err(ClientError::Response)?;
+    ok_or_status("List", page.status(), page)
+}
+
+/// A later message of a listing, which has journals and nothing else.
+pub(crate) fn check_next_page(
+    page: ListResponse,
+) -> Result<Vec<proto::protocol::list_response::Journal>, ClientError> {
+    if page.journals.is_empty() {
+        return Err(ClientError::Response(Invalid::new("unexpected empty ListResponse continuation")));
+    }
+    for (index, journal) in page.journals.iter().enumerate() {
+        journal.validate().map_err(|e| ClientError::Response(e.within(format!("Journals[{index}]"))))?;
+    }
+    Ok(page.journals)
+}
+
+/// A journal's name without its `;meta`.
+pub(crate) fn bare_name(journal: &str) -> &str {
+    journal.split_once(';').map_or(journal, |(name, _)| name)
+}
+
+fn ok_or_status<T>(item: &str, status: Status, value: T) -> Result<T, ClientError> {
+    match status {
+        Status::Ok => Ok(value),
+        status => Err(ClientError::journal(item, status)),
+    }
+}

@@ -1,0 +1,138 @@
+//! A reader which survives its calls: it calls again, where the last one stopped, whenever a broker ends a call, goes
+//! away, or hands the journal over.
+
+use super::retry::{Decision, decide};
+use super::{Chunk, ReadError, Reader};
+use crate::client::JournalClient;
+use proto::protocol::{Fragment, ReadRequest};
+use runtime::Instant;
+use runtime::backoff::Backoff;
+
+/// Reads a journal over any number of calls.
+pub struct RetryReader {
+    client: JournalClient,
+    /// As it was asked for, with the offset of the current call.
+    request: ReadRequest,
+    reader: Reader,
+    backoff: Backoff,
+    /// Calls since the last which got further.
+    attempts: u32,
+    /// When to call again.
+    resume: Option<Instant>,
+}
+
+impl RetryReader {
+    /// A reader of `request`. Its first call is made when bytes are asked for.
+    pub fn new(client: JournalClient, request: ReadRequest) -> RetryReader {
+        let reader = client.read(request.clone());
+        RetryReader { client, request, reader, backoff: Backoff::journal(), attempts: 0, resume: None }
+    }
+
+    /// Offset of the next byte; −1 if the write head was requested and is not known yet.
+    pub fn offset(&self) -> i64 {
+        self.reader.offset()
+    }
+
+    /// The journal's end, as a broker last said; zero before.
+    pub fn write_head(&self) -> i64 {
+        self.reader.write_head()
+    }
+
+    /// The fragment of the current content, as a broker last described it.
+    pub fn fragment(&self) -> Option<&Fragment> {
+        self.reader.fragment()
+    }
+
+    /// The request, with the offset of the current call.
+    pub fn request(&self) -> &ReadRequest {
+        &self.request
+    }
+
+    /// The client which makes the calls.
+    pub fn client(&self) -> &JournalClient {
+        &self.client
+    }
+
+    /// Ends the current call, and goes on at another offset.
+    pub fn seek(&mut self, offset: i64) {
+        self.request.offset = offset;
+        self.reader = self.client.read(self.request.clone());
+        (self.attempts, self.resume) = (0, None);
+        self.backoff.reset();
+    }
+
+    /// The next bytes. Waits for them, or for a broker which has them, as long as it takes.
+    ///
+    /// Cancel safe: a call which is dropped while it waits loses nothing.
+    ///
+    /// # Errors
+    /// Ends: `EndOffset`; `NotYetAvailable` if the request does not block, and a later call tries again; `Suspended`;
+    /// `JournalNotFound` after some attempts; `Cancelled` with the client's tasks. And `OffsetJump`, after which reading
+    /// goes on.
+    pub async fn next(&mut self) -> Result<Chunk, ReadError> {
+        loop {
+            if let Some(resume) = self.resume {
+                self.wait_until(resume).await?;
+                self.resume = None;
+                self.restart();
+            }
+            let token = self.client.options().tasks.token().clone();
+            let outcome = tokio::select! {
+                biased;
+                () = token.cancelled() => return Err(ReadError::Cancelled),
+                outcome = self.reader.next() => outcome,
+            };
+            match outcome {
+                Ok(chunk) => return Ok(chunk),
+                Err(error) => self.on_error(error)?,
+            }
+        }
+    }
+
+    fn on_error(&mut self, error: ReadError) -> Result<(), ReadError> {
+        let progressed = self.reader.offset() != self.request.offset;
+        if progressed {
+            self.attempts = 0;
+            self.backoff.reset();
+        }
+        let decision = decide(&error, self.request.block, progressed, self.attempts);
+        let now = self.client.options().clock.now();
+        self.attempts = self.attempts.saturating_add(1);
+        if let ReadError::UnsupportedUrl { .. } | ReadError::FragmentFile { .. } = error {
+            // The broker can fetch what this client cannot.
+            self.request.do_not_proxy = false;
+        }
+        match decision {
+            Decision::Return => {
+                if let ReadError::OffsetJump { .. } = error {
+                    return Err(error);
+                }
+                // A caller who asks again gets a new call.
+                self.resume = Some(now);
+                (self.attempts, self.backoff) = (0, Backoff::journal());
+                return Err(error);
+            }
+            Decision::Again => self.resume = Some(now),
+            Decision::Later => {
+                let wait = self.backoff.next();
+                let (journal, offset) = (&self.request.journal, self.reader.offset());
+                tracing::warn!(journal, offset, %error, ?wait, "read failed (will retry)");
+                self.resume = Some(now + wait);
+            }
+        }
+        Ok(())
+    }
+
+    fn restart(&mut self) {
+        self.request.offset = self.reader.offset();
+        self.reader = self.client.read(self.request.clone());
+    }
+
+    async fn wait_until(&self, resume: Instant) -> Result<(), ReadError> {
+        tokio::select! {
+            biased;
+            () = self.client.options().tasks.token().cancelled() => Err(ReadError::Cancelled),
+            () = self.client.options().clock.sleep_until(resume) => Ok(()),
+        }
+    }
+}

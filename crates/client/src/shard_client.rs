@@ -1,0 +1,113 @@
+//! The client of consumers: what the Shard service offers, over any member of the consumer group.
+
+use crate::channels::Channels;
+use crate::client::ClientOptions;
+use crate::error::{ClientError, StatusCode};
+use proto::Validate;
+use proto::consumer::shard_client::ShardClient as Rpc;
+use proto::consumer::{
+    ApplyRequest, ApplyResponse, GetHintsRequest, GetHintsResponse, ListRequest, ListResponse, StatRequest,
+    StatResponse, Status, UnassignRequest, UnassignResponse,
+};
+use runtime::backoff::Backoff;
+use std::sync::Arc;
+use tonic::transport::Channel;
+
+/// A client of consumers. Cheap to clone. Requests wait until the consumer is reachable; one which was sent is not
+/// repeated. A status which is not OK is an error.
+#[derive(Clone)]
+pub struct ShardClient {
+    endpoint: Arc<str>,
+    channels: Channels,
+    options: ClientOptions,
+}
+
+/// A unary call: validate, send when the server is reachable, validate the answer, and turn its status into an error.
+macro_rules! calls {
+    ($($(#[$doc:meta])* $name:ident($request:ident) -> $response:ident, $item:expr;)*) => {
+        $($(#[$doc])*
+        pub async fn $name(&self, request: $request) -> Result<$response, ClientError> {
+            request.validate().map_err(ClientError::Request)?;
+            let item: String = $item(&request);
+            let mut backoff = Backoff::journal();
+            let response = loop {
+                let error = match self.rpc()?.$name(request.clone()).await.map_err(ClientError::Grpc) {
+                    Ok(response) => break response.into_inner(),
+                    Err(error) => error,
+                };
+                self.wait_if_unreachable(error, &mut backoff).await?;
+            };
+            response.validate().map_err(ClientError::Response)?;
+            match response.status() {
+                Status::Ok => Ok(response),
+                status => Err(ClientError::Status {
+                    item: item.into(),
+                    status: StatusCode::Shard(status),
+                    detail: None,
+                }),
+            }
+        })*
+    };
+}
+
+impl ShardClient {
+    /// A client of the consumer at `endpoint`: `http://host:port` or `unix:///path`. Connects when it is used.
+    ///
+    /// # Errors
+    /// If the endpoint is malformed.
+    pub fn new(endpoint: &str, options: ClientOptions) -> Result<ShardClient, ClientError> {
+        let channels = Channels::new(options.clock.clone());
+        channels.get(endpoint)?;
+        Ok(ShardClient { endpoint: endpoint.into(), channels, options })
+    }
+
+    calls! {
+        /// How far a shard has read and published. Waits until it has read through the offsets of the request.
+        stat(StatRequest) -> StatResponse, |request: &StatRequest| request.shard.clone();
+        /// The shards which a selector matches, with their status.
+        list(ListRequest) -> ListResponse, |_: &ListRequest| "List".to_owned();
+        /// Creates, changes and deletes specifications: all of them or none.
+        apply(ApplyRequest) -> ApplyResponse, |_: &ApplyRequest| "Apply".to_owned();
+        /// The recovery hints of a shard.
+        get_hints(GetHintsRequest) -> GetHintsResponse, |request: &GetHintsRequest| request.shard.clone();
+        /// Removes assignments of shards, so that they are assigned anew.
+        unassign(UnassignRequest) -> UnassignResponse, |_: &UnassignRequest| "Unassign".to_owned();
+    }
+
+    /// Applies changes in requests of at most `size` (zero: in one), one after the other. Stops at the first failure.
+    /// None if there are no changes.
+    pub async fn apply_in_batches(
+        &self,
+        request: ApplyRequest,
+        size: usize,
+    ) -> Result<Option<ApplyResponse>, ClientError> {
+        let size = if size == 0 { request.changes.len().max(1) } else { size };
+        let mut last = None;
+        for changes in request.changes.chunks(size) {
+            let batch = ApplyRequest { changes: changes.to_vec(), ..request.clone() };
+            last = Some(self.apply(batch).await?);
+        }
+        Ok(last)
+    }
+
+    fn rpc(&self) -> Result<Rpc<Channel>, ClientError> {
+        let channel = self.channels.get(&self.endpoint)?;
+        Ok(Rpc::new(channel).max_decoding_message_size(runtime::grpc::MAX_MESSAGE_RECV_CLIENT))
+    }
+
+    async fn wait_if_unreachable(
+        &self,
+        error: ClientError,
+        backoff: &mut Backoff,
+    ) -> Result<(), ClientError> {
+        if !error.is_unreachable() {
+            return Err(error);
+        }
+        tracing::warn!(endpoint = &*self.endpoint, %error, "waiting for the consumer");
+        tokio::select! {
+            biased;
+            () = self.options.tasks.token().cancelled() => Err(ClientError::Cancelled),
+            () = self.options.clock.sleep(backoff.next()) => Ok(()),
+        }
+    }
+}
