@@ -5,6 +5,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use client::{ClientOptions, ShardClient};
+use proto::consumer::list_response::Shard;
+use proto::consumer::replica_status::Code;
+use proto::protocol::LabelSelector;
 use runtime::{Clock, TaskGroup};
 use tempfile::TempDir;
 
@@ -14,6 +18,11 @@ use crate::process::{Process, ProcessError, binary};
 const READY_LIMIT: Duration = Duration::from_secs(30);
 /// Longest wait for a command to end.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+
+/// Longest wait for one listing of shards.
+const LIST_LIMIT: Duration = Duration::from_secs(1);
+/// Pause between two listings while waiting for shards.
+const POLL: Duration = Duration::from_millis(50);
 
 /// Where a cluster's programs differ from their defaults.
 #[derive(Clone, Debug)]
@@ -180,12 +189,48 @@ impl Cluster {
 
     /// Applies stream-sum's journal and shard specifications.
     pub async fn apply_stream_sum(&self) -> Result<(), ProcessError> {
-        let specs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/stream-sum");
-        let journals = specs.join("journals.yaml").display().to_string();
-        self.courant(&["journals", "apply", "--specs", &journals]).await?;
-        let shards = specs.join("shards.yaml").display().to_string();
+        self.apply_stream_sum_journals().await?;
+        self.apply_stream_sum_shards().await
+    }
+
+    /// Applies stream-sum's journal specifications.
+    pub async fn apply_stream_sum_journals(&self) -> Result<(), ProcessError> {
+        self.courant(&["journals", "apply", "--specs", &example("journals.yaml")]).await.map(drop)
+    }
+
+    /// Applies stream-sum's shard specifications, through the first summer.
+    pub async fn apply_stream_sum_shards(&self) -> Result<(), ProcessError> {
         let consumer = format!("--consumer.address={}", self.summer_address(0));
-        self.courant(&["shards", "apply", &consumer, "--specs", &shards]).await?;
+        self.courant(&["shards", "apply", &consumer, "--specs", &example("shards.yaml")]).await.map(drop)
+    }
+
+    /// How many shards have a primary which is up, as the summer at `index` sees it. Zero if it does not answer.
+    pub async fn shards_primary(&self, index: usize) -> usize {
+        let options = ClientOptions::new(self.clock(), self.tasks.clone());
+        let Ok(client) = ShardClient::new(self.summer_address(index), options) else { return 0 };
+        let Ok(Ok(listing)) = self.clock().timeout(LIST_LIMIT, client.list(LabelSelector::default())).await else {
+            return 0;
+        };
+        let is_up = |shard: &&Shard| {
+            let primary = shard.route.as_ref().map_or(-1, |route| route.primary);
+            let status = usize::try_from(primary).ok().and_then(|primary| shard.status.get(primary));
+            status.is_some_and(|status| status.code() == Code::Primary)
+        };
+        listing.shards.iter().filter(is_up).count()
+    }
+
+    /// Waits until `count` shards have a primary which is up, as the summer at `index` sees it.
+    pub async fn wait_shards_primary(&self, index: usize, count: usize, limit: Duration) -> Result<(), ProcessError> {
+        let clock = self.clock();
+        let deadline = clock.now() + limit;
+        while self.shards_primary(index).await < count {
+            if clock.now() > deadline {
+                let up = self.shards_primary(index).await;
+                let summer = self.summers[index].as_ref().expect("the summer runs");
+                return Err(summer.error(format!("{up} of {count} shards are primary after {limit:?}")));
+            }
+            clock.sleep(POLL).await;
+        }
         Ok(())
     }
 
@@ -206,8 +251,13 @@ impl Cluster {
     }
 }
 
+/// Path of a file of the stream-sum example.
+fn example(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/stream-sum").join(name).display().to_string()
+}
+
 /// The URL of a line `NAME: serving on URL, …`.
-fn served_endpoint(line: &str) -> Option<String> {
+pub fn served_endpoint(line: &str) -> Option<String> {
     let (_, rest) = line.split_once("serving on ")?;
     let url = rest.split([',', ' ']).next()?;
     url.starts_with("http://").then(|| url.to_owned())

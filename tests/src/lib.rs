@@ -3,6 +3,8 @@
 //! Tests and the demo start the programs that users run, kill them with real signals and look only at what a user can
 //! see: exit statuses, output, journals and sums.
 
+pub mod acked;
 pub mod cluster;
+pub mod load;
 pub mod process;
 pub mod seed;

@@ -7,10 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use client::{ClientOptions, ShardClient};
 use indicatif::{ProgressBar, ProgressStyle};
-use proto::consumer::replica_status::Code;
-use proto::protocol::LabelSelector;
 use runtime::BoxError;
 use tests::cluster::{Cluster, ClusterOptions};
 use tests::process::Process;
@@ -81,7 +78,6 @@ struct Watch {
     bar: ProgressBar,
     progress: Progress,
     kills: u32,
-    shard_clients: Vec<ShardClient>,
     shards_up: usize,
 }
 
@@ -102,7 +98,6 @@ impl Watch {
             bar,
             progress: Progress::default(),
             kills: 0,
-            shard_clients: Vec::new(),
             shards_up: 0,
         }
     }
@@ -156,22 +151,13 @@ impl Watch {
         Ok(())
     }
 
-    /// Counts shards whose primary is up, as any summer sees it.
+    /// Counts shards whose primary is up, as the first summer that runs sees it.
     async fn count_shards(&mut self, cluster: &Cluster) {
-        self.shard_clients.clear();
-        for (index, _) in cluster.summers.iter().enumerate().filter(|(_, summer)| summer.is_some()) {
-            let options = ClientOptions::new(cluster.clock(), cluster.tasks().clone());
-            let Ok(shards) = ShardClient::new(cluster.summer_address(index), options) else { continue };
-            let listing = cluster.clock().timeout(TICK, shards.list(LabelSelector::default())).await;
-            if let Ok(Ok(listing)) = listing {
-                let is_up = |shard: &&proto::consumer::list_response::Shard| {
-                    shard.status.iter().any(|status| status.code() == Code::Primary)
-                };
-                self.shards_up = listing.shards.iter().filter(is_up).count();
-                return;
-            }
-        }
-        self.shards_up = 0;
+        let running = cluster.summers.iter().position(Option::is_some);
+        self.shards_up = match running {
+            Some(index) => cluster.shards_primary(index).await,
+            None => 0,
+        };
     }
 
     fn show(&self, rate: f64) {

@@ -19,7 +19,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("cli", 7),
     ("testkit", 7),
     ("stream-sum", 8),
-    ("tests", 8),
+    ("tests", 9),
 ];
 
 /// Libraries which only one crate may name.
