@@ -242,7 +242,7 @@ impl Playback {
     /// Takes bytes which begin at `offset` of the log that is read.
     pub fn on_chunk(&mut self, offset: i64, bytes: Bytes) -> Result<Vec<FileOp>, PlayError> {
         if offset != self.read_offset() {
-            self.jump(offset)?;
+            self.on_gap(offset)?;
         }
         let mut input = bytes;
         if !self.pending.is_empty() {
@@ -258,8 +258,31 @@ impl Playback {
         Ok(file_ops)
     }
 
-    /// Notes that there are no bytes beyond what was read, as a read which does not block says.
-    pub fn on_head(&mut self) -> Result<(), PlayError> {
+    /// Notes that the log has nothing before `to`, as where fragments were deleted. Fails if something needed was there.
+    pub fn on_gap(&mut self, to: i64) -> Result<(), PlayError> {
+        let from = self.read_offset();
+        let log = self.reading.clone();
+        if to < from || self.writing.is_some() || !self.pending.is_empty() {
+            return Err(PlayError::TornByJump { log, from, to });
+        }
+        if let Some(segment) = self.fsm.hinted_segments().next()
+            && segment.last_offset != 0
+            && segment.last_offset <= to
+        {
+            return Err(PlayError::JumpOverHints { from, to, segment: Box::new(segment.clone()) });
+        }
+        tracing::warn!(%log, from, to, "recovery log has a gap");
+        self.offset = to;
+        self.doubt = Some(Doubt::Gap { from, to });
+        Ok(())
+    }
+
+    /// Notes that a read which does not block found no bytes, and that the log ends at `write_head`.
+    pub fn on_head(&mut self, write_head: i64) -> Result<(), PlayError> {
+        if write_head > self.read_offset() {
+            self.heads.insert(self.reading.clone(), write_head); // It grew meanwhile.
+            return Ok(());
+        }
         if self.writing.is_some() || self.pending.starts_with(&fixed::MAGIC) {
             return Err(PlayError::TornOp {
                 log: self.reading.clone(),
@@ -318,25 +341,6 @@ impl Playback {
         }
         (self.reading, self.offset) = (log, offset);
         within
-    }
-
-    /// Goes on after a gap of the log, as where fragments were deleted.
-    fn jump(&mut self, to: i64) -> Result<(), PlayError> {
-        let from = self.read_offset();
-        let log = self.reading.clone();
-        if to < from || self.writing.is_some() || !self.pending.is_empty() {
-            return Err(PlayError::TornByJump { log, from, to });
-        }
-        if let Some(segment) = self.fsm.hinted_segments().next()
-            && segment.last_offset != 0
-            && segment.last_offset <= to
-        {
-            return Err(PlayError::JumpOverHints { from, to, segment: Box::new(segment.clone()) });
-        }
-        tracing::warn!(%log, from, to, "recovery log has a gap");
-        self.offset = to;
-        self.doubt = Some(Doubt::Gap { from, to });
-        Ok(())
     }
 
     /// Passes over bytes which are no operation.

@@ -43,7 +43,7 @@ pub(crate) fn drive(
                 let begin = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
                 let end = begin.saturating_add(chunk_bytes).min(bytes.len());
                 if begin == end {
-                    playback.on_head()?;
+                    playback.on_head(offset)?;
                 } else {
                     apply(playback.on_chunk(offset, bytes.slice(begin..end))?)?;
                 }

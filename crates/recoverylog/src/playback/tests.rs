@@ -185,10 +185,6 @@ fn decode_boundaries(log: &[u8]) -> Vec<usize> {
     ends
 }
 
-fn last_op_before(log: &[u8], at: usize) -> i64 {
-    decode_boundaries(log).iter().filter(|end| **end <= at).count() as i64 - 1
-}
-
 /// As [`play`], for logs which recorders did not write: what they do to files does not matter.
 fn play_leniently(
     hints: &FsmHints,
@@ -395,7 +391,7 @@ fn a_hand_off_is_read_back() {
     playback.inject_handoff(author(9));
     playback.finish_at_write_head(); // The first request counts.
     assert_eq!(playback.next().unwrap(), read(head, false));
-    playback.on_head().unwrap();
+    playback.on_head(0).unwrap();
     let Step::Inject { log: name, author: by, frame } = playback.next().unwrap() else { panic!() };
     assert_eq!((name, by), (journal("a/log"), author(9)));
 
@@ -413,7 +409,7 @@ fn a_lost_race_is_repeated() {
     let head = log.bytes.len();
     let mut playback = fed(&log);
     playback.inject_handoff(author(9));
-    playback.on_head().unwrap();
+    playback.on_head(0).unwrap();
     let Step::Inject { frame, .. } = playback.next().unwrap() else { panic!() };
 
     // The recorder before was faster once more; the hand-off which follows fences it, but does not apply.
@@ -427,7 +423,7 @@ fn a_lost_race_is_repeated() {
     playback.on_chunk(injected_at as i64, frame).unwrap();
 
     assert_eq!(playback.next().unwrap(), read(log.bytes.len(), false));
-    playback.on_head().unwrap();
+    playback.on_head(0).unwrap();
     let Step::Inject { frame, .. } = playback.next().unwrap() else { panic!() };
     playback.on_injected((log.bytes.len() + frame.len()) as i64);
     playback.on_chunk(log.bytes.len() as i64, frame).unwrap();
@@ -440,12 +436,25 @@ fn a_hand_off_which_is_not_there_is_an_error() {
     let head = log.bytes.len();
     let mut playback = fed(&log);
     playback.inject_handoff(author(9));
-    playback.on_head().unwrap();
+    playback.on_head(0).unwrap();
     assert!(matches!(playback.next().unwrap(), Step::Inject { .. }));
     playback.on_injected(head as i64 + 20);
     playback.on_chunk(head as i64, Bytes::from_static(&[b'x'; 20])).unwrap();
     let error = playback.next().unwrap_err();
     assert!(matches!(error, PlayError::LostHandoff { .. }), "{error}");
+}
+
+#[test]
+fn a_head_which_moved_is_read_up_to() {
+    let log = small_log();
+    let head = log.bytes.len();
+    let mut playback = fed(&log);
+    playback.finish_at_write_head();
+    playback.on_head(head as i64 + 100).unwrap();
+    assert_eq!(playback.next().unwrap(), read(head, true));
+    playback.on_gap(head as i64 + 100).unwrap();
+    playback.on_head(head as i64 + 100).unwrap();
+    assert_eq!(playback.next().unwrap(), Step::Complete);
 }
 
 #[test]
