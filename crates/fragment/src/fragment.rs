@@ -30,7 +30,7 @@ impl PathPostfix {
 
     /// Checks `path` against the rules above.
     pub fn parse(path: &str) -> Result<PathPostfix, Invalid> {
-        crate::path::check(path)?;
+        proto::path::check_component(path, 0, PATH_POSTFIX_BYTES_MAX)?;
         Ok(PathPostfix(path.into()))
     }
 

@@ -15,7 +15,6 @@ pub mod spool;
 mod codec;
 mod cover_set;
 mod fragment;
-mod path;
 mod sum;
 
 pub use codec::{Codec, UnknownCodec};

@@ -1,1 +1,30 @@
-//! Fragment stores over the object_store crate.
+//! Fragment stores: where the fragments of journals are kept once they are complete.
+//!
+//! [`Stores`] makes a [`Store`] of a URL when it is first asked for, checks its health from then on, and drops it when it
+//! is no longer used. A store puts, finds, lists and reads the files of fragments, under the names and with the URL
+//! arguments of the journal protocol §10. What is uploaded is checked before it becomes visible and read back after; what
+//! is read whole is checked against its SHA-1. Nothing that a journal's name or a path postfix says can leave a store's
+//! root. Only this crate names `object_store`.
+//!
+//! This build has file stores. Another kind of store is another implementation of `Place` and passes the same suite of
+//! tests.
+
+mod content;
+mod error;
+mod file_place;
+mod health;
+mod listing;
+mod location;
+mod operation;
+mod place;
+mod registry;
+mod store;
+mod upload;
+
+pub use content::{CONTENT_CHUNK_BYTES, ContentStream};
+pub use error::StoreError;
+pub use health::{HEALTHY_INTERVAL, Health};
+pub use operation::Operation;
+pub use registry::{STORES_MAX, Stores, StoresConfig};
+pub use store::{REQUESTS_IN_FLIGHT_MAX, Store, UPLOADS_IN_FLIGHT_MAX};
+pub use upload::Source;

@@ -155,7 +155,7 @@ fn sanitise(text: &str) -> String {
 }
 
 fn push_path_char(path: &mut String, c: char) {
-    if crate::path::is_path_char(c) {
+    if proto::path::is_path_char(c) {
         path.push(c);
     } else {
         let mut bytes = [0; 4];

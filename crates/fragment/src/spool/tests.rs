@@ -320,11 +320,11 @@ fn fragments_are_left_when_full_or_flushed_or_asked_for() {
         (&three, None, 1024, 0, 500, "0..3 0beec7 None"),
     ];
     for (spool, roll_to, length, flush, now, expected) in table {
-        let policy = RollPolicy::of(&spec(*length, *flush));
-        let proposal = next_proposal(spool, *roll_to, &policy, Duration::from_secs(*now));
+        let policy = RollPolicy::of(&spec(length, flush));
+        let proposal = next_proposal(spool, roll_to, &policy, Duration::from_secs(now));
         assert_eq!(
             describe(&proposal),
-            *expected,
+            expected,
             "roll_to {roll_to:?} length {length} flush {flush} now {now}"
         );
     }

@@ -1,0 +1,381 @@
+//! One store: the operations of brokers on the fragments of journals.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fragment::Fragment;
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use proto::JournalName;
+use runtime::{CancellationToken, Clock, Elapsed, Entropy, Instant, OnError, TaskGroup};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::DropGuard;
+
+use crate::StoreError;
+use crate::content::{self, ContentStream};
+use crate::error::PlaceError;
+use crate::health::{self, Health, HealthState};
+use crate::listing::ListingParser;
+use crate::location::Location;
+use crate::operation::{Operation, StoreMetrics};
+use crate::place::Place;
+use crate::upload::{self, Content, Source};
+
+/// Operations other than uploads which a store is asked for at once; more wait. Reading the content of an object that
+/// was opened is not one of them.
+pub const REQUESTS_IN_FLIGHT_MAX: usize = 64;
+/// Uploads to a store at once; more wait. Each holds at most three parts in memory.
+pub const UPLOADS_IN_FLIGHT_MAX: usize = 16;
+/// Time for an operation on a single object, other than an upload.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for the next entries of a listing.
+const LIST_STEP_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time for an upload, and for reading it back, of a fragment of up to 1 GiB. Longer ones get as much per GiB.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// Waits before an operation which failed is tried again.
+const RETRY_WAITS: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2)];
+/// Part by which each wait is made longer or shorter.
+const RETRY_JITTER: f64 = 0.2;
+/// What a delete probe writes, and where.
+const PROBE_NAME: &str = ".gazette-delete-probe";
+const PROBE_CONTENT: &[u8] = b"gazette-delete-probe\n";
+/// Time for a delete probe.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A fragment store. Cheap to clone; clones are the same store.
+///
+/// Operations which fail for want of the store are tried a few times before they return. All may be cancelled by
+/// dropping their future; none leaves a partial object.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+/// What the clones of a store, and its health checks, share.
+pub(crate) struct Shared {
+    pub(crate) url: Arc<str>,
+    pub(crate) location: Location,
+    pub(crate) place: Arc<dyn Place>,
+    pub(crate) clock: Clock,
+    pub(crate) entropy: Entropy,
+    pub(crate) metrics: StoreMetrics,
+    pub(crate) health: Arc<HealthState>,
+    pub(crate) stop: CancellationToken,
+    _stops_health_checks: DropGuard,
+    tasks: TaskGroup,
+    requests: Semaphore,
+    uploads: Semaphore,
+}
+
+impl Store {
+    /// A store at `place`, whose health checks begin at once.
+    pub(crate) fn start(
+        url: Arc<str>,
+        location: Location,
+        place: Arc<dyn Place>,
+        (clock, entropy, tasks): (Clock, Entropy, TaskGroup),
+        metrics: StoreMetrics,
+    ) -> Store {
+        let stop = tasks.token().child_token();
+        let shared = Arc::new(Shared {
+            url,
+            location,
+            place,
+            clock,
+            entropy,
+            metrics,
+            health: Arc::new(HealthState::new()),
+            stop: stop.clone(),
+            _stops_health_checks: stop.drop_guard(),
+            tasks: tasks.clone(),
+            requests: Semaphore::new(REQUESTS_IN_FLIGHT_MAX),
+            uploads: Semaphore::new(UPLOADS_IN_FLIGHT_MAX),
+        });
+        let checked = Arc::downgrade(&shared);
+        tasks.spawn("store health", OnError::Log, async move {
+            health::run(checked).await;
+            Ok(())
+        });
+        Store { shared }
+    }
+
+    /// The URL, exactly as the journal's specification spells it.
+    pub fn url(&self) -> &Arc<str> {
+        &self.shared.url
+    }
+
+    /// Whether others than the caller hold this store.
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.shared) > 1
+    }
+
+    /// The store's health, now and as it changes.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.shared.health.known.subscribe()
+    }
+
+    /// The store's health once its first check has completed.
+    pub async fn checked_health(&self) -> Health {
+        let mut health = self.health();
+        let known = health.wait_for(|health| *health != Health::Unknown).await;
+        known.map_or(Health::Unknown, |health| health.clone())
+    }
+
+    /// The stored fragments of `journal`. Files whose names are not of fragments are passed over with a log line.
+    pub async fn list(&self, journal: &JournalName) -> Result<Vec<Fragment>, StoreError> {
+        let mut fragments = Vec::new();
+        self.list_each(journal, |fragment| fragments.push(fragment)).await?;
+        Ok(fragments)
+    }
+
+    /// [`Store::list`] without holding all fragments at once: `each` is called for every one, in no particular order.
+    /// If the listing fails it may have been called for some, and is not called for them again.
+    pub async fn list_each(
+        &self,
+        journal: &JournalName,
+        mut each: impl FnMut(Fragment),
+    ) -> Result<(), StoreError> {
+        let shared = &*self.shared;
+        let prefix = shared.location.rewrite(&format!("{journal}/"));
+        let _permit = shared.requests.acquire().await.expect("the semaphore is never closed");
+        let started = shared.clock.now();
+        let mut parser = ListingParser::new(journal, &prefix, &shared.url);
+        let outcome = async {
+            let mut listing = shared.place.list(&prefix);
+            loop {
+                match shared.clock.timeout(LIST_STEP_TIMEOUT, listing.try_next()).await {
+                    Ok(Ok(Some(listed))) => {
+                        parser.parse(&listed.key, listed.mod_time).into_iter().for_each(&mut each)
+                    }
+                    Ok(Ok(None)) => return Ok(()),
+                    Ok(Err(error)) => return Err(error.of(Operation::List, &shared.url, &prefix)),
+                    Err(Elapsed) => {
+                        return Err(shared.timed_out(Operation::List, &prefix, LIST_STEP_TIMEOUT));
+                    }
+                }
+            }
+        }
+        .await;
+        shared.saw(Operation::List, &outcome, started);
+        shared.metrics.listed(parser.seen);
+        outcome
+    }
+
+    /// Whether the file of `fragment` is stored.
+    pub async fn exists(&self, fragment: &Fragment) -> Result<bool, StoreError> {
+        let path = fragment.content_path();
+        let outcome = self.shared.attempt(Operation::Exists, &path, REQUEST_TIMEOUT, async |path| {
+            Ok(self.shared.place.objects().head(path).await?)
+        });
+        match outcome.await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Stores the content of `fragment`, compressed by its codec at `level` (see [`fragment::compress::Compressor`]), and
+    /// reads it back. When this returns, the object is complete, durable, and known to hold the fragment's content.
+    ///
+    /// # Errors
+    /// [`StoreError::Content`] if `source` does not give the fragment's content: nothing is stored then. An object which
+    /// does not read back as it should is removed, and reported as [`StoreError::Corrupt`].
+    pub async fn put(
+        &self,
+        fragment: &Fragment,
+        level: Option<u32>,
+        source: Source,
+    ) -> Result<(), StoreError> {
+        let shared = &*self.shared;
+        let content = Content::of(fragment, level, source);
+        let limit = UPLOAD_TIMEOUT * u32::try_from(1 + (content.length >> 30)).unwrap_or(u32::MAX);
+        let path = fragment.content_path();
+        let _permit = shared.uploads.acquire().await.expect("the semaphore is never closed");
+        let written = shared.attempt_upload(&path, limit, &content).await?;
+        shared.metrics.put_bytes(fragment.codec, written);
+        let verified = match shared.clock.timeout(limit, self.read_back(fragment)).await {
+            Ok(verified) => verified,
+            Err(Elapsed) => Err(shared.timed_out(Operation::Get, &path, limit)),
+        };
+        if let Err(error @ StoreError::Corrupt { .. }) = &verified {
+            tracing::error!(%error, "a fragment does not read back as it was stored, and is removed");
+            self.remove(fragment).await?;
+        }
+        verified
+    }
+
+    /// The content of `fragment` from `offset` on, which is within it. What is read from the fragment's beginning, as
+    /// everything compressed is, has been checked against the fragment's SHA-1 when the stream ends without an error.
+    pub async fn open(&self, fragment: &Fragment, offset: i64) -> Result<ContentStream, StoreError> {
+        let shared = &*self.shared;
+        let path = fragment.content_path();
+        if !(fragment.begin..=fragment.end).contains(&offset) {
+            return Err(StoreError::Offset { store: shared.url.clone(), path, offset });
+        }
+        if offset == fragment.end {
+            return Ok(stream::empty().boxed());
+        }
+        let object = shared.attempt(Operation::Get, &path, REQUEST_TIMEOUT, async |path| {
+            Ok(shared.place.objects().get_opts(path, content::range_of(fragment, offset)).await?)
+        });
+        let object = object.await?;
+        content::content_of(
+            fragment,
+            offset,
+            object,
+            (shared.url.clone(), path),
+            shared.clock.clone(),
+            shared.tasks.clone(),
+        )
+    }
+
+    /// A URL from which the file of `fragment` can be read for as long as `ttl`. Of a file store it is
+    /// `file://` and the path below the file root.
+    pub fn signed_url(&self, fragment: &Fragment, ttl: Duration) -> Result<String, StoreError> {
+        let shared = &*self.shared;
+        let started = shared.clock.now();
+        let path = fragment.content_path();
+        let outcome = shared.place.sign(&shared.location.rewrite(&path), ttl);
+        let outcome = outcome.map_err(|error| error.of(Operation::SignGet, &shared.url, &path));
+        // Signing may need no answer from the store, and says nothing about its health.
+        shared.metrics.operation(Operation::SignGet, outcome.is_ok(), shared.clock.now() - started);
+        outcome
+    }
+
+    /// Deletes the file of `fragment`. That there is none is not an error.
+    pub async fn remove(&self, fragment: &Fragment) -> Result<(), StoreError> {
+        let path = fragment.content_path();
+        let outcome = self.shared.attempt(Operation::Remove, &path, REQUEST_TIMEOUT, async |path| {
+            Ok(self.shared.place.objects().delete(path).await?)
+        });
+        match outcome.await {
+            Err(error) if error.is_not_found() => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Finds out whether objects under `prefix` may be deleted, by writing and deleting one (journal protocol §9.4).
+    ///
+    /// # Errors
+    /// The text with which the request is answered.
+    pub async fn probe_delete(&self, prefix: &str) -> Result<(), String> {
+        let shared = &*self.shared;
+        let name = format!("{prefix}{PROBE_NAME}");
+        let deadline = shared.clock.now() + PROBE_TIMEOUT;
+        let step =
+            |step: &'static str, operation, outcome: Result<Result<(), PlaceError>, Elapsed>| match outcome {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => {
+                    Err(format!("delete-probe {step} failed: {}", error.of(operation, &shared.url, &name)))
+                }
+                Err(elapsed) => Err(format!("delete-probe {step} failed: {elapsed}")),
+            };
+        let put = async {
+            let path = shared.locate(&shared.location.rewrite(&name)).await?;
+            shared.place.objects().put(&path, PROBE_CONTENT.into()).await?;
+            Ok(())
+        };
+        step("PUT", Operation::Put, shared.clock.timeout_at(deadline, put).await)?;
+        let delete = async {
+            let path = shared.locate(&shared.location.rewrite(&name)).await?;
+            Ok(shared.place.objects().delete(&path).await?)
+        };
+        step("DELETE", Operation::Remove, shared.clock.timeout_at(deadline, delete).await)
+    }
+
+    /// Reads all of `fragment`, which checks it.
+    async fn read_back(&self, fragment: &Fragment) -> Result<(), StoreError> {
+        let content = self.open(fragment, fragment.begin).await?;
+        content.try_for_each(async |_| Ok(())).await
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Store").field(&self.shared.url).finish()
+    }
+}
+
+impl Shared {
+    /// The path of `key`, found on a blocking thread, since a file store looks at its directories.
+    pub(crate) async fn locate(&self, key: &str) -> Result<Path, PlaceError> {
+        let (place, key) = (self.place.clone(), key.to_owned());
+        self.tasks.spawn_blocking("locate object", move || place.locate(&key)).await
+    }
+
+    /// Runs `work` on the located `path` until it succeeds, fails for good, or has failed too often.
+    async fn attempt<T>(
+        &self,
+        operation: Operation,
+        path: &str,
+        limit: Duration,
+        work: impl AsyncFn(&Path) -> Result<T, PlaceError>,
+    ) -> Result<T, StoreError> {
+        let _permit = self.requests.acquire().await.expect("the semaphore is never closed");
+        let key = self.location.rewrite(path);
+        self.with_retries(operation, path, limit, async || {
+            let located = self.locate(&key).await.map_err(|error| error.of(operation, &self.url, path))?;
+            work(&located).await.map_err(|error| error.of(operation, &self.url, path))
+        })
+        .await
+    }
+
+    async fn attempt_upload(
+        &self,
+        path: &str,
+        limit: Duration,
+        content: &Content,
+    ) -> Result<u64, StoreError> {
+        let key = self.location.rewrite(path);
+        self.with_retries(Operation::Put, path, limit, async || {
+            let located =
+                self.locate(&key).await.map_err(|error| error.of(Operation::Put, &self.url, path))?;
+            let uploaded = upload::upload(&*self.place, &located, content.clone(), &self.tasks).await;
+            uploaded.map_err(|error| error.of(&self.url, path))
+        })
+        .await
+    }
+
+    async fn with_retries<T>(
+        &self,
+        operation: Operation,
+        path: &str,
+        limit: Duration,
+        work: impl AsyncFn() -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut waits = RETRY_WAITS.iter();
+        loop {
+            let started = self.clock.now();
+            let outcome = match self.clock.timeout(limit, work()).await {
+                Ok(outcome) => outcome,
+                Err(Elapsed) => Err(self.timed_out(operation, path, limit)),
+            };
+            self.saw(operation, &outcome, started);
+            match (outcome, waits.next()) {
+                (Err(error @ StoreError::Failed { .. }), Some(wait)) => {
+                    tracing::debug!(%error, "store operation failed (will retry)");
+                    self.clock.sleep(self.entropy.jitter(*wait, RETRY_JITTER)).await;
+                }
+                (outcome, _) => return outcome,
+            }
+        }
+    }
+
+    /// Counts the operation, and lets its outcome bear upon the store's health. That there is no such object is an
+    /// answer like any other.
+    fn saw<T>(&self, operation: Operation, outcome: &Result<T, StoreError>, started: Instant) {
+        let succeeded = outcome.as_ref().map_or_else(StoreError::is_not_found, |_| true);
+        self.metrics.operation(operation, succeeded, self.clock.now() - started);
+        let of_store = outcome.as_ref().is_err_and(StoreError::is_of_store);
+        self.health.saw(succeeded, of_store);
+    }
+
+    fn timed_out(&self, operation: Operation, path: &str, limit: Duration) -> StoreError {
+        StoreError::TimedOut { operation, store: self.url.clone(), path: path.to_owned(), limit }
+    }
+}
+
+#[cfg(test)]
+mod tests;
