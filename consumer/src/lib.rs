@@ -1,7 +1,17 @@
 //! The consumer framework: applications, shards and exactly-once transactions.
 
-pub mod hints;
-pub mod progress;
-pub mod schema;
-pub mod shard;
-pub mod txn;
+mod app;
+mod hints;
+mod metrics;
+mod progress;
+mod schema;
+mod service;
+mod shard;
+mod store;
+mod txn;
+
+pub use app::{Application, Consumed};
+pub use progress::{Progress, SourceProgress};
+pub use service::{Resolution, ResolveArgs, ResolveError, Resolver};
+pub use shard::Shard;
+pub use store::Store;

@@ -9,8 +9,13 @@ use proto::consumer::replica_status::Code;
 use proto::consumer::{ConsumerSpec, ReplicaStatus, ShardSpec};
 use proto::{Invalid, MemberId, Validate};
 
+/// A snapshot of a group's part of etcd.
+pub type KeySpace = keyspace::KeySpace<ConsumerSchema>;
+/// The mirror of a group's part of etcd.
+pub type Mirror = keyspace::Mirror<ConsumerSchema>;
+
 /// See the module.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct ConsumerSchema {
     /// Upper bound of hot standbys of any shard.
     pub max_hot_standbys: u32,

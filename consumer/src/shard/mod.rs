@@ -1,5 +1,20 @@
-//! Shards which this process runs.
+//! Shards which this process runs: from the assignment in etcd to the transactions of an application.
 
+mod attempt;
 mod budget;
+mod core;
+mod failure;
+mod held;
+mod hint_writer;
 mod local_set;
+mod process;
+mod recovery;
+mod reporter;
+mod set;
 mod status;
+mod task;
+
+pub(crate) use self::core::Core;
+pub use self::core::Shard;
+pub(crate) use process::Process;
+pub(crate) use set::ShardSet;

@@ -72,6 +72,8 @@ pub enum Event {
     },
     /// The application wants the trigger to open the next transaction instead.
     Deferred,
+    /// What the transaction publishes is not written out fast enough: it is to take no further triggers.
+    Saturated,
     /// Nothing is ready although the loop does not wait ([`Wants::block`] is false).
     Idle,
     /// The commit was started.
@@ -271,6 +273,10 @@ impl TxnLoop {
             Event::Began(trigger) => Ok(self.on_began(now, trigger)),
             Event::Consumed { bytes } => Ok(self.on_consumed(bytes)),
             Event::Deferred => self.on_deferred(),
+            Event::Saturated => {
+                self.running.reading = false;
+                Ok(Effect::None)
+            }
             Event::Idle => Ok(self.on_idle(now)),
             Event::CommitStarted { acks, next } => Ok(self.on_commit_started(now, acks, next)),
         }

@@ -1,0 +1,208 @@
+//! The gRPC service `consumer.Shard` (consumer protocol §1.6).
+//!
+//! Every request is validated where it enters, before anything is looked up by what it names. Outcomes of the protocol
+//! are statuses of a response; what is wrong with a request, or with etcd, is a gRPC error.
+
+mod apply;
+mod deadline;
+mod decision;
+mod list;
+mod peers;
+mod resolver;
+mod unassign;
+
+use std::time::Duration;
+
+use proto::consumer::shard_server::{Shard, ShardServer};
+use proto::consumer::{
+    ApplyRequest, ApplyResponse, GetHintsRequest, GetHintsResponse, ListRequest, ListResponse, StatRequest,
+    StatResponse, Status, UnassignRequest, UnassignResponse, get_hints_response::ResponseHints,
+};
+use proto::protocol::{Header, LabelSelector};
+use proto::{Canonical, Revision, Validate};
+use runtime::{BoxError, Clock, grpc};
+use tonic::{Request, Response};
+
+pub use decision::ResolveError;
+use peers::Peers;
+pub use resolver::{Resolution, ResolveArgs, Resolver};
+
+use crate::hints;
+
+/// Longest time that a Stat waits for the offsets it asks for.
+const STAT_WAIT_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// See the module. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct ShardService {
+    resolver: Resolver,
+    peers: Peers,
+    clock: Clock,
+}
+
+type Answer<T> = Result<Response<T>, tonic::Status>;
+
+fn failed(error: impl Into<BoxError>) -> tonic::Status {
+    grpc::status_of(&*error.into())
+}
+
+/// Answers with the encoding that other implementations have.
+fn answer<T: Canonical>(response: T) -> Answer<T> {
+    Ok(Response::new(response.canonical()))
+}
+
+impl ShardService {
+    pub fn new(resolver: Resolver, clock: Clock) -> ShardService {
+        ShardService { resolver, peers: Peers::default(), clock }
+    }
+
+    /// The service, which takes requests of at most `recv_bytes_max`.
+    pub fn into_server(self, recv_bytes_max: usize) -> ShardServer<ShardService> {
+        ShardServer::new(self).max_decoding_message_size(recv_bytes_max)
+    }
+
+    /// The header of answers which concern no particular shard, with the revision of an etcd transaction.
+    fn header_at(&self, revision: Revision) -> Header {
+        let mut header = self.resolver.unrouted_header();
+        if let Some(etcd) = &mut header.etcd {
+            etcd.revision = revision.0;
+        }
+        header
+    }
+
+    async fn stat_within(&self, request: StatRequest, wait: Duration) -> Result<StatResponse, BoxError> {
+        let StatRequest { header: proxy_header, shard, read_through, extension } = &request;
+        let args = ResolveArgs {
+            shard,
+            may_proxy: proxy_header.is_none(),
+            proxy_header: proxy_header.as_ref(),
+            read_through: Some(read_through),
+        };
+        let Ok(resolved) = self.clock.timeout(wait, self.resolver.resolve(args)).await else {
+            return Err(self.unmet(shard, read_through).into());
+        };
+        let resolution = resolved?;
+        let header = Some(resolution.header);
+        if resolution.status != Status::Ok {
+            return Ok(StatResponse { status: resolution.status.into(), header, ..StatResponse::default() });
+        }
+        if !resolution.is_local {
+            let mut peer = self.peers.shard_client(header.as_ref())?;
+            let mut proxied = Request::new(StatRequest {
+                header,
+                shard: shard.clone(),
+                read_through: read_through.clone(),
+                extension: extension.clone(),
+            });
+            proxied.set_timeout(wait);
+            return Ok(peer.stat(proxied).await?.into_inner());
+        }
+        let progress = resolution.progress.unwrap_or_default();
+        let publish_at =
+            progress.publish_at.iter().map(|(journal, end)| (journal.to_string(), *end)).collect();
+        Ok(StatResponse {
+            status: Status::Ok.into(),
+            header,
+            read_through: progress.read_through(),
+            publish_at,
+            ..StatResponse::default()
+        })
+    }
+
+    /// Why a Stat could not be answered in time.
+    fn unmet(&self, shard: &str, wanted: &std::collections::BTreeMap<String, i64>) -> tonic::Status {
+        let progress =
+            self.resolver.progress(shard).map(|progress| progress.borrow().clone()).unwrap_or_default();
+        let reason = match progress.unmet(wanted) {
+            None => format!("shard {shard} is not available yet"),
+            Some((journal, offset)) => {
+                let source = progress.sources.get(journal).copied().unwrap_or_default();
+                format!(
+                    "shard {shard} has read {journal} through {}, and {offset} is awaited: \
+                     {} bytes are unread, {} bytes await an acknowledgement",
+                    source.read_through,
+                    source.unread(),
+                    source.awaiting_ack()
+                )
+            }
+        };
+        tonic::Status::deadline_exceeded(reason)
+    }
+}
+
+#[tonic::async_trait]
+impl Shard for ShardService {
+    async fn stat(&self, request: Request<StatRequest>) -> Answer<StatResponse> {
+        let timeout = request.metadata().get("grpc-timeout").and_then(|timeout| timeout.to_str().ok());
+        let wait = deadline::wait(timeout.and_then(deadline::parse), STAT_WAIT_MAX);
+        let request = request.into_inner();
+        request.validate().map_err(failed)?;
+        answer(self.stat_within(request, wait).await.map_err(failed)?)
+    }
+
+    async fn list(&self, request: Request<ListRequest>) -> Answer<ListResponse> {
+        let request = request.into_inner();
+        request.validate().map_err(failed)?;
+        let selector = request.selector.unwrap_or_else(LabelSelector::everything);
+        answer(ListResponse {
+            status: Status::Ok.into(),
+            header: Some(self.resolver.unrouted_header()),
+            shards: list::list(&self.resolver.key_space(), &selector),
+            ..ListResponse::default()
+        })
+    }
+
+    async fn apply(&self, request: Request<ApplyRequest>) -> Answer<ApplyResponse> {
+        let request = request.into_inner();
+        request.validate().map_err(failed)?;
+        let mirror = self.resolver.mirror();
+        let txn = apply::transaction(mirror.prefix(), request).map_err(failed)?;
+        let outcome = mirror.etcd().txn(txn).await.map_err(failed)?;
+        let revision = outcome.header.revision;
+        let status = if outcome.succeeded { Status::Ok } else { Status::EtcdTransactionFailed };
+        if outcome.succeeded {
+            self.resolver.wait_for(revision).await.map_err(failed)?;
+        }
+        let header = Some(self.header_at(revision));
+        answer(ApplyResponse { status: status.into(), header, ..ApplyResponse::default() })
+    }
+
+    async fn get_hints(&self, request: Request<GetHintsRequest>) -> Answer<GetHintsResponse> {
+        let request = request.into_inner();
+        request.validate().map_err(failed)?;
+        let key_space = self.resolver.key_space();
+        let mut response =
+            GetHintsResponse { header: Some(self.resolver.unrouted_header()), ..GetHintsResponse::default() };
+        let Some(item) = key_space.items().get(request.shard.as_str()) else {
+            response.status = Status::ShardNotFound.into();
+            return answer(response);
+        };
+        if item.value.recovery_log_str().is_some() {
+            let stored = hints::fetch(self.resolver.mirror().etcd(), &item.value).await.map_err(failed)?;
+            let entry = |hints| ResponseHints { hints };
+            response.primary_hints = Some(entry(stored.primary));
+            response.backup_hints = stored.backups.into_iter().map(entry).collect();
+        }
+        answer(response)
+    }
+
+    async fn unassign(&self, request: Request<UnassignRequest>) -> Answer<UnassignResponse> {
+        let request = request.into_inner();
+        request.validate().map_err(failed)?;
+        let mirror = self.resolver.mirror();
+        let key_space = self.resolver.key_space();
+        let selected = unassign::select(&key_space, mirror.prefix(), request.shards, request.only_failed);
+        let selected = selected.map_err(failed)?;
+        let mut response = UnassignResponse { status: Status::Ok.into(), shards: selected.shards };
+        if request.dry_run || selected.txn.then.is_empty() {
+            return Ok(Response::new(response));
+        }
+        let outcome = mirror.etcd().txn(selected.txn).await.map_err(failed)?;
+        if outcome.succeeded {
+            self.resolver.wait_for(outcome.header.revision).await.map_err(failed)?;
+        } else {
+            response.status = Status::EtcdTransactionFailed.into();
+        }
+        Ok(Response::new(response))
+    }
+}

@@ -1,0 +1,43 @@
+//! Connections to other processes of the group, one for each endpoint.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use proto::consumer::shard_client::ShardClient;
+use proto::protocol::Header;
+use runtime::{BoxError, grpc};
+use tonic::transport::Channel;
+
+/// Connections that are kept. Groups are smaller; beyond it, connections are made anew rather than kept for ever.
+const CONNECTIONS_MAX: usize = 1024;
+
+/// Connections to other processes. Cheap to clone; clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Peers {
+    channels: Arc<Mutex<BTreeMap<String, Channel>>>,
+}
+
+impl Peers {
+    /// A client of the process which `header` names. Connects when first used. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// If the header's route has no endpoint for it, or a malformed one.
+    pub fn shard_client(&self, header: Option<&Header>) -> Result<ShardClient<Channel>, BoxError> {
+        let process = header.and_then(Header::process);
+        let route = header.and_then(|header| header.route.as_ref());
+        let endpoint = process.zip(route).and_then(|(process, route)| route.endpoint_of(process));
+        let endpoint = endpoint.ok_or("the primary of the shard has no known endpoint")?;
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let channel = match channels.get(endpoint) {
+            Some(channel) => channel.clone(),
+            None => {
+                let channel = grpc::channel(endpoint)?;
+                if channels.len() >= CONNECTIONS_MAX {
+                    channels.clear();
+                }
+                channels.entry(endpoint.to_owned()).or_insert(channel).clone()
+            }
+        };
+        Ok(ShardClient::new(channel).max_decoding_message_size(grpc::MAX_MESSAGE_RECV_SERVER))
+    }
+}

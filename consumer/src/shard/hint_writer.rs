@@ -1,0 +1,132 @@
+//! Keeps the stored hints of a primary fresh, so that whoever comes next reads little of the recovery log.
+//!
+//! On promotion the recovered hints are stored as a backup, and the first hints of the new recorder as the primary's; then
+//! again every [`INTERVAL`], when the process is about to exit, and when the shard was given up but is still assigned.
+//! Nothing here may fail the shard: old hints cost time, not correctness.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keyspace::Compare;
+use proto::MemberId;
+use proto::recoverylog::FsmHints;
+use recoverylog::Recorder;
+use runtime::backoff::Backoff;
+use runtime::{BoxError, CancellationToken, Clock};
+
+use super::core::Core;
+use super::held::Held;
+use super::process::SharedProcess;
+use crate::Application;
+use crate::hints::{self, HintsStoreError, Outcome};
+use crate::schema::Mirror;
+
+/// How often a running primary records its hints.
+const INTERVAL: Duration = Duration::from_secs(5 * 60);
+/// Longest time that a shard which ends spends on its last hints.
+const LAST_LIMIT: Duration = Duration::from_secs(5);
+
+/// See the module.
+#[derive(Clone)]
+pub struct HintWriter {
+    core: Arc<Core>,
+    mirror: Mirror,
+    me: MemberId,
+    clock: Clock,
+    recorder: Recorder,
+    /// Not yet stored, if any.
+    recovered: Option<FsmHints>,
+}
+
+impl HintWriter {
+    /// A writer for the primary of `core`; none if the shard has no log.
+    pub fn new<A: Application>(
+        process: &SharedProcess<A>,
+        core: &Arc<Core>,
+        recorder: Option<Recorder>,
+        recovered: Option<Option<FsmHints>>,
+    ) -> Option<HintWriter> {
+        Some(HintWriter {
+            core: Arc::clone(core),
+            mirror: process.mirror.clone(),
+            me: process.me.clone(),
+            clock: process.clock.clone(),
+            recorder: recorder?,
+            recovered: recovered.flatten(),
+        })
+    }
+
+    /// Writes hints until `token` is cancelled.
+    pub async fn run(self, token: CancellationToken) -> Result<(), BoxError> {
+        tokio::select! {
+            biased;
+            () = token.cancelled() => Ok(()),
+            never = self.write_all() => match never {},
+        }
+    }
+
+    async fn write_all(&self) -> std::convert::Infallible {
+        if let Some(recovered) = &self.recovered {
+            self.store_recovered(recovered).await;
+        }
+        loop {
+            self.record().await;
+            tokio::select! {
+                biased;
+                () = self.core.record_hints.notified() => {}
+                () = self.clock.sleep(INTERVAL) => {}
+            }
+        }
+    }
+
+    /// The shard ends: records its hints once more, if it is still assigned.
+    pub async fn record_last(&self) {
+        if self.clock.timeout(LAST_LIMIT, self.record()).await.is_err() {
+            tracing::debug!(shard = %self.core.id, "no time to record the last hints");
+        }
+    }
+
+    /// What must hold of our assignment; `None` once it is gone.
+    fn guard(&self) -> Option<Compare> {
+        let held = Held::find(&self.mirror.snapshot(), &self.me, &self.core.id)?;
+        Some(held.still_held(self.mirror.assignment_key(&held.key)))
+    }
+
+    async fn store_recovered(&self, recovered: &FsmHints) {
+        let mut backoff = Backoff::journal();
+        while let Some(guard) = self.guard() {
+            let spec = self.core.spec();
+            match hints::store_recovered(self.mirror.etcd(), &spec, guard, recovered).await {
+                Ok(Outcome::Written) => return,
+                Ok(Outcome::Conflict) => {}
+                Err(error @ HintsStoreError::Etcd(_)) => {
+                    tracing::warn!(shard = %self.core.id, %error, "cannot store recovered hints (will retry)");
+                }
+                Err(error) => {
+                    tracing::error!(shard = %self.core.id, %error, "recovered hints are not stored");
+                    return;
+                }
+            }
+            self.clock.sleep(backoff.next()).await;
+        }
+    }
+
+    async fn record(&self) {
+        let shard = &self.core.id;
+        let built = match self.recorder.build_hints().await {
+            Ok(built) => built,
+            Err(error) => {
+                tracing::debug!(%shard, %error, "there are no hints to record");
+                return;
+            }
+        };
+        let Some(guard) = self.guard() else { return };
+        match hints::record(self.mirror.etcd(), &self.core.spec(), guard, &built).await {
+            Ok(Outcome::Written) => self.core.metrics.hints_written(self.clock.unix_seconds()),
+            Ok(Outcome::Conflict) => {
+                tracing::debug!(%shard, "the shard is assigned anew; its hints are not recorded")
+            }
+            Err(error) => tracing::warn!(%shard, %error, "cannot record hints"),
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Rebuilding the files of a shard from its recovery log, first as a standby and then for good.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use client::AppendService;
+use proto::consumer::replica_status::Code;
+use proto::consumer::{GetHintsResponse, ReplicaStatus, Status, get_hints_response::ResponseHints};
+use proto::protocol::LabelSelector;
+use proto::recoverylog::FsmHints;
+use proto::{JournalName, labels};
+use recoverylog::{Author, Played, Player, Recorder};
+use runtime::{BoxError, TaskGroup};
+
+use super::core::Core;
+use super::failure::Failure;
+use super::process::SharedProcess;
+use crate::{Application, hints};
+
+/// A replica which plays the shard's log, or has nothing to play.
+pub struct Standby {
+    playing: Option<Playing>,
+}
+
+struct Playing {
+    player: Player,
+    response: GetHintsResponse,
+    own_log: JournalName,
+    directory: PathBuf,
+    tasks: TaskGroup,
+}
+
+/// The files of a shard, recovered by an author who holds the fence.
+pub struct Recovered {
+    /// The hints which are stored, as they were read before.
+    pub response: GetHintsResponse,
+    /// Where the files are.
+    pub directory: PathBuf,
+    /// Hints of exactly these files, verified by having been played. `None` if they were recovered from another log.
+    pub hints: Option<FsmHints>,
+    played: Played,
+    author: Author,
+    own_log: JournalName,
+}
+
+impl Standby {
+    /// Starts to play the log of the shard into a new directory.
+    ///
+    /// # Errors
+    /// If its hints cannot be read, or its log is not there or no recovery log.
+    pub async fn begin<A: Application>(
+        process: &SharedProcess<A>,
+        core: &Arc<Core>,
+        number: u64,
+        tasks: &TaskGroup,
+    ) -> Result<Standby, BoxError> {
+        let spec = core.spec();
+        let Some(log) = spec.recovery_log_str() else {
+            core.report(number, ReplicaStatus::new(Code::Standby));
+            return Ok(Standby { playing: None });
+        };
+        core.report(number, ReplicaStatus::new(Code::Backfill));
+        let own_log = JournalName::parse(&log)?;
+        let stored = hints::fetch(process.mirror.etcd(), &spec).await?;
+        let response = response_of(stored);
+        let picked = hints::pick(&response, &log);
+        check_log(process, &picked.log).await?;
+        let directory = new_directory(tasks, &core.id).await?;
+        let player = Player::start(picked, directory.clone(), process.client.clone(), tasks);
+        let playing = Playing { player, response, own_log, directory, tasks: tasks.clone() };
+        Ok(Standby { playing: Some(playing) })
+    }
+
+    /// Waits until the shard's assignment is the primary's, then takes the log over. `None` if the shard was given up.
+    /// The inner `None` is a shard without a log.
+    ///
+    /// # Errors
+    /// If the log cannot be played.
+    pub async fn take_over<A: Application>(
+        self,
+        process: &SharedProcess<A>,
+        core: &Arc<Core>,
+        number: u64,
+    ) -> Result<Option<Option<Recovered>>, Failure> {
+        let mut assigned = core.assigned.subscribe();
+        let token = core.tasks.token().clone();
+        let Some(playing) = self.playing else {
+            return tokio::select! {
+                biased;
+                () = token.cancelled() => Ok(None),
+                () = core.cede.cancelled() => Ok(None),
+                _ = assigned.wait_for(|assigned| assigned.slot == 0) => Ok(Some(None)),
+            };
+        };
+        let author = Author::random(&process.entropy);
+        let mut is_tailing = false;
+        let mut is_injected = false;
+        let played = loop {
+            tokio::select! {
+                biased;
+                () = token.cancelled() => break None,
+                () = core.cede.cancelled() => break None,
+                played = playing.player.done() => break Some(played),
+                // The check is over once it was true, so a wait that ended is not started again.
+                _ = assigned.wait_for(|assigned| assigned.slot == 0), if !is_injected => {
+                    is_injected = true;
+                    playing.player.inject_handoff(author);
+                }
+                // An error of the playback shows as its outcome.
+                Ok(()) = playing.player.tailing(), if !is_tailing => {
+                    is_tailing = true;
+                    core.report(number, ReplicaStatus::new(Code::Standby));
+                }
+            }
+        };
+        match played {
+            Some(Ok(played)) => Ok(Some(Some(playing.recovered(played, author)))),
+            Some(Err(error)) => {
+                remove(&playing.tasks, playing.directory).await;
+                Err(Failure::starting("beginRecovery: playLog")(error.into()))
+            }
+            None => {
+                playing.tasks.cancel();
+                // The player has stopped once it says so; only then are its files nobody's.
+                drop(playing.player.done().await);
+                remove(&playing.tasks, playing.directory).await;
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl Playing {
+    fn recovered(self, played: Played, author: Author) -> Recovered {
+        let hints = (played.log == self.own_log).then(|| played.fsm.build_hints(&played.log));
+        let Playing { response, own_log, directory, .. } = self;
+        Recovered { response, directory, hints, played, author, own_log }
+    }
+}
+
+impl Recovered {
+    /// Starts to record further operations on the files into the shard's log.
+    ///
+    /// # Errors
+    /// If the log cannot be appended to.
+    pub async fn record(self, appends: AppendService) -> Result<Recorder, BoxError> {
+        Ok(Recorder::start(self.played.fsm, self.author, self.directory, self.own_log, appends).await?)
+    }
+}
+
+fn response_of(stored: hints::Stored) -> GetHintsResponse {
+    let entry = |hints| ResponseHints { hints };
+    GetHintsResponse {
+        status: Status::Ok.into(),
+        primary_hints: Some(entry(stored.primary)),
+        backup_hints: stored.backups.into_iter().map(entry).collect(),
+        ..GetHintsResponse::default()
+    }
+}
+
+/// Checks that a journal exists and is a recovery log.
+async fn check_log<A: Application>(process: &SharedProcess<A>, log: &str) -> Result<(), BoxError> {
+    let listing = process.client.list(LabelSelector::include([(labels::NAME, log)])).await?;
+    let spec = listing.journals.first().and_then(|journal| journal.spec.as_ref());
+    let spec = spec.ok_or_else(|| format!("fetching log spec: named journal does not exist ({log})"))?;
+    let found = spec.label_set().value_of(labels::CONTENT_TYPE).unwrap_or_default();
+    let expected = labels::CONTENT_TYPE_RECOVERY_LOG;
+    if found != expected {
+        return Err(format!(
+            "expected label {} value {expected} (got {found}; journal {log})",
+            labels::CONTENT_TYPE
+        )
+        .into());
+    }
+    Ok(())
+}
+
+/// A new directory for the files of a shard, below that of temporary files.
+async fn new_directory(tasks: &TaskGroup, id: &str) -> Result<PathBuf, BoxError> {
+    let prefix = format!("{}-", id.replace('/', "_"));
+    let make = move || tempfile::Builder::new().prefix(&prefix).tempdir().map(tempfile::TempDir::keep);
+    let made = tasks.spawn_blocking("make directory", make).await;
+    made.map_err(|error| format!("making a directory for the shard's files: {error}").into())
+}
+
+/// Removes the files of a shard. Nobody uses them any more.
+pub async fn remove(tasks: &TaskGroup, directory: PathBuf) {
+    let removed = tasks.spawn_blocking("remove directory", move || {
+        let outcome = std::fs::remove_dir_all(&directory);
+        outcome.map_err(|error| (directory, error))
+    });
+    if let Err((directory, error)) = removed.await
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(directory = %directory.display(), %error, "cannot remove the files of a shard");
+    }
+}

@@ -1,0 +1,272 @@
+//! Executes the effects of the transaction loop, and feeds it what happens (consumer protocol §3).
+
+use std::task::Poll;
+
+use client::{OpError, OpFuture, Publisher};
+use futures::FutureExt;
+use message::sequencer::Step;
+use message::{Envelope, Message, QueueOutcome, Sequencer};
+use runtime::{BoxError, CancellationToken, Clock, Instant};
+
+use super::commit::{self, Parts};
+use super::core::{Effect, Event, Queued, Stage, Time, Trigger, TxnLoop, Wants};
+use super::heads::Heads;
+use super::prior::{Durable, Prior, PriorError};
+use super::pump::{Incoming, Sources};
+use super::replay::Replay;
+use super::{LoopError, settings};
+use crate::shard::Shard;
+use crate::{Application, Consumed};
+
+/// Bytes of appends under way, beyond which a transaction takes no further message.
+const PUBLISH_BYTES_MAX: u64 = 128 << 20;
+
+/// One run of the loop of a shard.
+pub(super) struct Driver<'a, A: Application> {
+    pub app: &'a A,
+    pub shard: &'a Shard,
+    pub store: &'a mut A::Store,
+    pub publisher: &'a mut Publisher,
+    pub clock: &'a Clock,
+    pub publish_clock_delta: std::time::Duration,
+    pub started: Instant,
+    pub core: TxnLoop,
+    pub prior: Prior,
+    pub sequencer: Sequencer<A::Message>,
+    pub sources: Sources<A::Message>,
+    pub replay: Replay<A::Message>,
+    pub heads: Heads,
+    pub token: CancellationToken,
+    pub cede: CancellationToken,
+    pub has_ceded: bool,
+}
+
+/// What is ready, or came to be.
+enum Ready<M> {
+    /// An event of the loop.
+    Event(Event),
+    /// A durable step of the prior transaction.
+    Durable(Durable),
+    /// The next message that was read.
+    Envelope(Envelope<M>),
+    /// Nothing yet, but looking again is worth it.
+    Again,
+}
+
+impl<A: Application> Driver<'_, A> {
+    /// Runs until the shard is given up and its transactions are complete.
+    pub async fn run(mut self) -> Result<(), LoopError> {
+        let outcome = self.run_loop().await;
+        if let Err(error) = &outcome
+            && self.core.has_begun()
+        {
+            let failed = OpFuture::resolved(Err(OpError::failed(error.to_string())));
+            self.app.finished_txn(self.shard, self.store, failed).await;
+        }
+        outcome
+    }
+
+    async fn run_loop(&mut self) -> Result<(), LoopError> {
+        loop {
+            let wants = self.core.wants(self.sequencer.has_pending());
+            let ready = match self.poll(&wants)? {
+                Some(ready) => ready,
+                None if wants.block => self.wait(&wants).await?,
+                None => Ready::Event(Event::Idle),
+            };
+            let event = match ready {
+                Ready::Again => continue,
+                Ready::Event(event) => event,
+                Ready::Durable(Durable::Commit) => Event::PriorCommitted,
+                Ready::Durable(Durable::Ack(ack)) => {
+                    self.prior.published.push(ack);
+                    Event::PriorAcked
+                }
+                Ready::Envelope(envelope) => Event::Queued(self.queue(envelope).await?),
+            };
+            if self.execute(event).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn now(&self) -> Time {
+        self.clock.now() - self.started
+    }
+
+    /// The first source of events, in their order, which is ready.
+    fn poll(&mut self, wants: &Wants) -> Result<Option<Ready<A::Message>>, LoopError> {
+        if self.token.is_cancelled() {
+            return Err(LoopError::Cancelled);
+        }
+        if !self.has_ceded && self.cede.is_cancelled() {
+            self.has_ceded = true;
+            return Ok(Some(Ready::Event(Event::Stop)));
+        }
+        if wants.prior != Stage::Complete
+            && let Poll::Ready(durable) = self.prior.poll(wants.prior)
+        {
+            return Ok(Some(Ready::Durable(durable?)));
+        }
+        if wants.timer.is_some_and(|deadline| self.now() >= deadline) {
+            return Ok(Some(Ready::Event(Event::Tick)));
+        }
+        if !wants.trigger {
+            return Ok(None);
+        }
+        if self.sequencer.dequeued().is_some() {
+            return Ok(Some(Ready::Event(Event::Ready(Trigger::Message))));
+        }
+        Ok(match self.sources.poll() {
+            Some(incoming) => Some(ready_of(incoming)?),
+            None => None,
+        })
+    }
+
+    async fn wait(&mut self, wants: &Wants) -> Result<Ready<A::Message>, LoopError> {
+        let timer = async {
+            match wants.timer {
+                Some(deadline) => self.clock.sleep_until(self.started + deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.token.cancelled() => Err(LoopError::Cancelled),
+            () = self.cede.cancelled(), if !self.has_ceded => Ok(Ready::Again),
+            () = self.prior.changed(wants.prior) => Ok(Ready::Again),
+            () = timer => Ok(Ready::Again),
+            incoming = self.sources.next(), if wants.trigger => ready_of(incoming),
+        }
+    }
+
+    /// Queues a message that was read, and exposes the first one which that commits.
+    async fn queue(&mut self, envelope: Envelope<A::Message>) -> Result<Queued, LoopError> {
+        let (flags, end) = (envelope.message.uuid().flags(), envelope.end);
+        self.heads.on_read(&envelope.journal, end, envelope.message.uuid().clock());
+        let outcome = self.sequencer.queue(envelope);
+        self.heads.count(flags, outcome);
+        if outcome.commits() {
+            self.advance().await?;
+            return Ok(Queued::Committed);
+        }
+        Ok(match outcome {
+            QueueOutcome::ContinueBeginSpan | QueueOutcome::ContinueExtendSpan => Queued::Pending,
+            _ => Queued::Ignored,
+        })
+    }
+
+    /// Exposes the next committed message, if there is one. What the journal must be read again for is read.
+    async fn advance(&mut self) -> Result<(), LoopError> {
+        loop {
+            match self.sequencer.step() {
+                Step::Exposed | Step::Done => return Ok(()),
+                Step::NeedReplay => {
+                    let replayed = tokio::select! {
+                        biased;
+                        () = self.token.cancelled() => return Err(LoopError::Cancelled),
+                        replayed = self.replay.feed(&mut self.sequencer) => replayed,
+                    };
+                    replayed.map_err(LoopError::Replay)?;
+                }
+            }
+        }
+    }
+
+    /// Takes one event, and executes what follows from it. True once the loop has finished.
+    async fn execute(&mut self, event: Event) -> Result<bool, LoopError> {
+        let mut effect = self.core.step(self.now(), event)?;
+        loop {
+            effect = match effect {
+                Effect::None => return Ok(false),
+                Effect::Finished => return Ok(true),
+                Effect::Begin(trigger) => {
+                    let begun = self.app.begin_txn(self.shard, self.store);
+                    until_cancelled(&self.token, begun).await?.map_err(LoopError::Begin)?;
+                    let publish_clock = self.clock.unix_now() + self.publish_clock_delta;
+                    self.shard.clock().update(publish_clock);
+                    self.core.step(self.now(), Event::Began(trigger))?
+                }
+                Effect::Process(Trigger::Message) => self.consume().await?,
+                Effect::Commit => {
+                    let acks = self.commit().await?;
+                    let next = settings(&self.shard.spec());
+                    self.core.step(self.now(), Event::CommitStarted { acks, next })?
+                }
+                Effect::Completed(completed) => {
+                    self.heads.on_completed(self.shard, &completed, &mut self.prior);
+                    Effect::None
+                }
+                Effect::RaisePrior => {
+                    if let Some((journal, end)) = self.heads.last_read() {
+                        self.prior.read_through.insert(journal, end);
+                    }
+                    Effect::None
+                }
+                Effect::RaiseNow => {
+                    self.heads.raise_now(self.shard);
+                    Effect::None
+                }
+            };
+        }
+    }
+
+    async fn consume(&mut self) -> Result<Effect, LoopError> {
+        let envelope = self.sequencer.dequeued().expect("a message is ready");
+        let bytes = u64::try_from(envelope.end - envelope.begin).unwrap_or(0);
+        let consumed = self.app.consume_message(self.shard, self.store, envelope, self.publisher);
+        let consumed = until_cancelled(&self.token, consumed).await?.map_err(LoopError::Consume)?;
+        match consumed {
+            Consumed::Done => self.advance().await?,
+            Consumed::Defer => return Ok(self.core.step(self.now(), Event::Deferred)?),
+        }
+        let effect = self.core.step(self.now(), Event::Consumed { bytes })?;
+        if self.shard.appends().buffered_bytes() > PUBLISH_BYTES_MAX {
+            return Ok(self.core.step(self.now(), Event::Saturated)?);
+        }
+        Ok(effect)
+    }
+
+    /// Ends the running transaction (consumer protocol §3.5). Gives the number of acknowledgements queued behind it.
+    async fn commit(&mut self) -> Result<usize, LoopError> {
+        let finalized = self.app.finalize_txn(self.shard, self.store, self.publisher);
+        until_cancelled(&self.token, finalized).await?.map_err(LoopError::Finalize)?;
+        let states = self.sequencer.checkpoint(commit::PRODUCER_HORIZON, self.clock.unix_now());
+        let parts = Parts::new(states, self.publisher.build_ack_intents().map_err(LoopError::Intents)?);
+        self.prior = parts.start(self.shard, self.store, self.publisher)?;
+        self.app.finished_txn(self.shard, self.store, self.prior.commit().clone()).await;
+        Ok(self.prior.acks())
+    }
+}
+
+fn ready_of<M>(incoming: Incoming<M>) -> Result<Ready<M>, LoopError> {
+    match incoming {
+        Incoming::Envelope(envelope) => Ok(Ready::Envelope(envelope)),
+        Incoming::Failed(error) => Err(LoopError::Read(error)),
+    }
+}
+
+/// Runs the application's future. One that completes at once costs nothing more.
+async fn until_cancelled<T>(
+    token: &CancellationToken,
+    future: impl Future<Output = Result<T, BoxError>>,
+) -> Result<Result<T, BoxError>, LoopError> {
+    let mut future = std::pin::pin!(future);
+    if let Some(outcome) = future.as_mut().now_or_never() {
+        return Ok(outcome);
+    }
+    tokio::select! {
+        biased;
+        () = token.cancelled() => Err(LoopError::Cancelled),
+        outcome = future => Ok(outcome),
+    }
+}
+
+impl From<PriorError> for LoopError {
+    fn from(error: PriorError) -> LoopError {
+        match error {
+            PriorError::Commit(error) => LoopError::Commit(error),
+            PriorError::Ack(error) => LoopError::Ack(error),
+        }
+    }
+}
