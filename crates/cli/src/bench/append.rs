@@ -180,7 +180,9 @@ fn check(response: &AppendResponse, size: u64, sum: Option<[u8; 20]>) -> Result<
     }
     let found = commit.sum.as_ref().map(|sum| sum.digest());
     match sum {
-        Some(sum) if found != Some(sum) => Err(format!("the checksum of [{}, {}) is wrong", commit.begin, commit.end).into()),
+        Some(sum) if found != Some(sum) => {
+            Err(format!("the checksum of [{}, {}) is wrong", commit.begin, commit.end).into())
+        }
         _ => Ok(()),
     }
 }

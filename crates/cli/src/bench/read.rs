@@ -86,7 +86,9 @@ async fn fill(target: &Target, journal: &str, bytes: u64) -> Result<[u8; 20], Bo
         hash.update(&content);
         let response = append(&mut target.client(0), journal, &content).await?;
         if response.status() != Status::Ok {
-            return Err(format!("{}: Append answered {}", target.address(), response.status().as_str_name()).into());
+            return Err(
+                format!("{}: Append answered {}", target.address(), response.status().as_str_name()).into()
+            );
         }
         left -= length as u64;
     }
@@ -102,7 +104,8 @@ async fn reader(
     clock: &Clock,
 ) -> Result<Arc<Histogram<u64>>, BoxError> {
     let end = i64::try_from(bytes)?;
-    let request = ReadRequest { journal: journal.to_owned(), end_offset: end, block: true, ..Default::default() };
+    let request =
+        ReadRequest { journal: journal.to_owned(), end_offset: end, block: true, ..Default::default() };
     let mut stream = client.read(request).await?.into_inner();
     let mut gaps = histogram();
     let (mut hash, mut next, mut last) = (Sha1::new(), 0, clock.now());

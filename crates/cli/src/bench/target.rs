@@ -64,7 +64,8 @@ impl Target {
         // Etcd takes at most 128 operations in a transaction.
         for changes in changes.chunks(100) {
             let request = ApplyRequest { changes: changes.to_vec() };
-            let response = self.client(0).apply(request).await.map_err(|status| self.refused("Apply", &status))?;
+            let response =
+                self.client(0).apply(request).await.map_err(|status| self.refused("Apply", &status))?;
             let status = response.into_inner().status();
             if status != proto::protocol::Status::Ok {
                 return Err(format!("{}: Apply answered {}", self.address, status.as_str_name()).into());

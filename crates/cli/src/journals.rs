@@ -1,0 +1,77 @@
+//! `courant journals`: lists, applies, appends to and reads journals.
+
+mod append;
+mod apply;
+mod fragments;
+mod list;
+mod offsets;
+mod read;
+mod records;
+mod whole;
+
+use crate::session::{Session, SessionArgs};
+use clap::{Args, Subcommand};
+use runtime::BoxError;
+
+/// Options of `courant journals`.
+#[derive(Debug, Args)]
+pub struct JournalsArgs {
+    /// Options of every command.
+    #[command(flatten)]
+    pub session: SessionArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List journals and where they are.
+    #[command(after_help = "Examples:\n  \
+        courant journals list\n  \
+        courant journals list -l name:prefix=examples/ --primary --rf -L content-type\n  \
+        courant journals list -l name:prefix=examples/ -o yaml > journals.yaml")]
+    List(list::ListArgs),
+    /// Create, change and delete journals as a YAML tree says.
+    #[command(after_help = "Example, with the tree in journals.yaml:\n  \
+        courant journals apply --specs journals.yaml\n\n  \
+        name: examples/\n  \
+        replication: 1\n  \
+        labels: [{name: content-type, value: application/x-ndjson}]\n  \
+        fragment: {length: 67108864, compression_codec: SNAPPY, stores: ['file:///'], refresh_interval: 1m}\n  \
+        children:\n  \
+        - name: examples/greetings\n  \
+        - name: examples/old\n    \
+          delete: true\n    \
+          revision: -1")]
+    Apply(apply::ApplyArgs),
+    /// Append a file, or its records, to journals.
+    #[command(after_help = "Examples:\n  \
+        courant journals append -l name=examples/greetings --input greetings.json\n  \
+        tail -f log | courant journals append -l name:prefix=examples/logs/ --framing lines")]
+    Append(append::AppendArgs),
+    /// Read the content of journals.
+    #[command(after_help = "Examples:\n  \
+        courant journals read -l name=examples/greetings\n  \
+        courant journals read -l name:prefix=examples/logs/ --block --tail\n  \
+        courant journals read -l name:prefix=examples/ --offsets state.json --offsets-out state.json -o new-content")]
+    Read(read::ReadArgs),
+    /// List the fragments which journals consist of.
+    #[command(after_help = "Examples:\n  \
+        courant journals fragments -l name=examples/greetings\n  \
+        courant journals fragments -l name:prefix=examples/ --from 1700000000 --url-ttl 1m -o json")]
+    Fragments(fragments::FragmentsArgs),
+}
+
+pub use apply::{SPECS_BYTES_MAX, batches};
+
+/// Runs the chosen command.
+pub async fn run(args: JournalsArgs) -> Result<(), BoxError> {
+    let session = Session::open(&args.session)?;
+    match args.command {
+        Command::List(args) => list::run(&session, args).await,
+        Command::Apply(args) => apply::run(&session, args).await,
+        Command::Append(args) => append::run(&session, args).await,
+        Command::Read(args) => read::run(&session, args).await,
+        Command::Fragments(args) => fragments::run(&session, args).await,
+    }
+}

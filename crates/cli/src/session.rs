@@ -1,0 +1,108 @@
+//! What commands have in common: options, clients, and the tasks which serve them.
+
+use client::{ClientOptions, JournalClient};
+use proto::protocol::LabelSelector;
+use runtime::config::{BrokerClientArgs, LogArgs, format_duration, parse_duration};
+use runtime::{BoxError, Clock, Entropy, TaskGroup};
+use std::fmt::Display;
+use std::future::Future;
+use std::time::Duration;
+
+/// Options of every command which talks to brokers.
+#[derive(Debug, clap::Args)]
+pub struct SessionArgs {
+    /// Failure zone of this process: brokers of it are preferred.
+    #[arg(long, env = "ZONE", default_value = "local")]
+    pub zone: String,
+    /// How long a request may take, including the wait for a server which cannot be reached.
+    #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = parse_duration)]
+    pub timeout: Duration,
+    /// Brokers.
+    #[command(flatten)]
+    pub broker: BrokerClientArgs,
+    /// Logging.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Selects journals or shards, where it must be said which.
+#[derive(Debug, clap::Args)]
+pub struct SelectorArgs {
+    /// Which: labels to have or not to have, such as `name:prefix=examples/, !deprecated` or `app in (a, b)`.
+    #[arg(long, short = 'l')]
+    selector: String,
+}
+
+impl SelectorArgs {
+    /// The selector.
+    pub fn parse(&self) -> Result<LabelSelector, BoxError> {
+        parse_selector(&self.selector)
+    }
+}
+
+/// Parses the value of `--selector`.
+pub fn parse_selector(text: &str) -> Result<LabelSelector, BoxError> {
+    text.parse().map_err(|e| format!("--selector: {e}").into())
+}
+
+/// A command's clients and tasks.
+pub struct Session {
+    /// Time.
+    pub clock: Clock,
+    /// Randomness.
+    pub entropy: Entropy,
+    /// Tasks, which end with the command.
+    pub tasks: TaskGroup,
+    /// Brokers.
+    pub client: JournalClient,
+    /// What the clients are made of.
+    pub options: ClientOptions,
+    timeout: Duration,
+    address: String,
+}
+
+impl Session {
+    /// Directs the log and makes the client; connects when it is used.
+    pub fn open(args: &SessionArgs) -> Result<Session, BoxError> {
+        runtime::logging::init(&args.log);
+        args.broker.refuse_unsupported()?;
+        let tasks = TaskGroup::new("courant");
+        let options = ClientOptions {
+            zone: args.zone.clone(),
+            cache_size: args.broker.cache_size,
+            cache_ttl: args.broker.cache_ttl,
+            file_root: args.broker.file_root.clone(),
+            ..ClientOptions::new(tasks.clone())
+        };
+        let (clock, entropy) = (options.clock.clone(), options.entropy.clone());
+        let client = JournalClient::new(&args.broker.address, options.clone())?;
+        let (timeout, address) = (args.timeout, args.broker.address.clone());
+        Ok(Session { clock, entropy, tasks, client, options, timeout, address })
+    }
+
+    /// Awaits a request to brokers, and names `what` and the broker if it fails or takes too long.
+    pub async fn request<T, E: Display>(
+        &self,
+        what: impl Display,
+        request: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, BoxError> {
+        self.request_to(&self.address, what, request).await
+    }
+
+    /// As [`Session::request`], to any server.
+    pub async fn request_to<T, E: Display>(
+        &self,
+        address: &str,
+        what: impl Display,
+        request: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, BoxError> {
+        match self.clock.timeout(self.timeout, request).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(format!("{what} at {address}: {error}").into()),
+            Err(_elapsed) => {
+                let waited = format_duration(self.timeout);
+                Err(format!("{what} at {address}: no answer within {waited}; is it running?").into())
+            }
+        }
+    }
+}

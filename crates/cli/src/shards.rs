@@ -1,0 +1,87 @@
+//! `courant shards`: lists, applies and unassigns shards of a consumer.
+
+mod apply;
+mod list;
+mod referenced;
+mod unassign;
+
+use crate::session::{Session, SessionArgs};
+use clap::{Args, Subcommand};
+use client::ShardClient;
+use runtime::BoxError;
+
+/// Options of `courant shards`.
+#[derive(Debug, Args)]
+pub struct ShardsArgs {
+    /// Options of every command.
+    #[command(flatten)]
+    session: SessionArgs,
+    /// Address of a consumer: http://host:port or unix:///path.
+    #[arg(
+        id = "consumer.address",
+        long = "consumer.address",
+        env = "CONSUMER_ADDRESS",
+        value_name = "URL",
+        default_value = "http://localhost:8080",
+        help_heading = "Consumer"
+    )]
+    address: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List shards, their status and where they are.
+    #[command(after_help = "Examples:\n  \
+        courant shards list --consumer.address http://localhost:9000\n  \
+        courant shards list -l id:prefix=summer/ --primary --lag\n  \
+        courant shards list -o yaml > shards.yaml")]
+    List(list::ListArgs),
+    /// Create, change and delete shards as a YAML set says.
+    #[command(after_help = "Example, with the set in shards.yaml:\n  \
+        courant shards apply --specs shards.yaml\n\n  \
+        common:\n    \
+          recovery_log_prefix: recovery/logs\n    \
+          hint_prefix: /hints\n    \
+          max_txn_duration: 1s\n  \
+        shards:\n  \
+        - id: shard-000\n    \
+          sources: [{journal: examples/part-000}]")]
+    Apply(apply::ApplyArgs),
+    /// Remove assignments of shards, so that they are assigned anew.
+    #[command(after_help = "Examples:\n  \
+        courant shards unassign -l id=shard-000\n  \
+        courant shards unassign -l id:prefix=shard- --failed --dry-run")]
+    Unassign(unassign::UnassignArgs),
+}
+
+/// A command's clients.
+struct ShardSession {
+    session: Session,
+    shards: ShardClient,
+    address: String,
+}
+
+impl ShardSession {
+    /// Awaits a request to the consumer, and names `what` and the consumer if it fails.
+    async fn request<T, E: std::fmt::Display>(
+        &self,
+        what: impl std::fmt::Display,
+        request: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, BoxError> {
+        self.session.request_to(&self.address, what, request).await
+    }
+}
+
+/// Runs the chosen command.
+pub async fn run(args: ShardsArgs) -> Result<(), BoxError> {
+    let session = Session::open(&args.session)?;
+    let shards = ShardClient::new(&args.address, session.options.clone())?;
+    let session = ShardSession { session, shards, address: args.address };
+    match args.command {
+        Command::List(args) => list::run(&session, args).await,
+        Command::Apply(args) => apply::run(&session, args).await,
+        Command::Unassign(args) => unassign::run(&session, args).await,
+    }
+}
