@@ -41,10 +41,11 @@ pub trait Application: Send + Sync + 'static {
     /// Where the state of a shard is kept.
     type Store: Store;
 
-    /// A short name: the default prefix of the group's keys in etcd is `/gazette/consumers/{name}`.
-    fn name(&self) -> String {
+    /// A short name, by default that of the type. The default prefix of the group's keys in etcd is
+    /// `/gazette/consumers/{name}`.
+    fn name(&self) -> &'static str {
         let path = std::any::type_name::<Self>();
-        path.rsplit("::").next().unwrap_or(path).to_lowercase()
+        path.rsplit("::").next().unwrap_or(path)
     }
 
     /// Opens the store of a shard. With a recovery log, `recorder` has recovered the files of the last primary into

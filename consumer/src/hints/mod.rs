@@ -8,7 +8,7 @@ mod pick;
 mod rotate;
 
 use bytes::Bytes;
-use keyspace::{Compare, Etcd, EtcdError, EtcdHeader, KeyValue, Op, OpResponse, PutLease, Txn};
+use keyspace::{Compare, Etcd, EtcdError, KeyValue, Op, OpResponse, PutLease, Txn};
 use proto::consumer::ShardSpec;
 use proto::recoverylog::FsmHints;
 use recoverylog::{Fsm, HintsError};
@@ -52,8 +52,6 @@ pub struct Stored {
     pub primary: Option<FsmHints>,
     /// What recoveries verified, the newest first: one entry for each backup that the specification asks for.
     pub backups: Vec<Option<FsmHints>>,
-    /// As of when.
-    pub header: EtcdHeader,
 }
 
 fn backup_keys(spec: &ShardSpec) -> Vec<String> {
@@ -62,14 +60,14 @@ fn backup_keys(spec: &ShardSpec) -> Vec<String> {
     keys
 }
 
-async fn get_all(etcd: &Etcd, keys: &[String]) -> Result<(Vec<Option<KeyValue>>, EtcdHeader), EtcdError> {
+async fn get_all(etcd: &Etcd, keys: &[String]) -> Result<Vec<Option<KeyValue>>, EtcdError> {
     let then = keys.iter().map(|key| Op::Get { key: key.clone() }).collect();
     let outcome = etcd.txn(Txn { then, ..Txn::default() }).await?;
     let found = outcome.responses.into_iter().map(|response| match response {
         OpResponse::Get(kv) => kv,
         OpResponse::Put | OpResponse::Deleted(_) => None,
     });
-    Ok((found.collect(), outcome.header))
+    Ok(found.collect())
 }
 
 /// Reads and checks all hints of a shard which has a recovery log.
@@ -79,7 +77,7 @@ async fn get_all(etcd: &Etcd, keys: &[String]) -> Result<(Vec<Option<KeyValue>>,
 pub async fn fetch(etcd: &Etcd, spec: &ShardSpec) -> Result<Stored, HintsStoreError> {
     let mut keys = vec![spec.hint_primary_key()];
     keys.extend(backup_keys(spec));
-    let (values, header) = get_all(etcd, &keys).await?;
+    let values = get_all(etcd, &keys).await?;
     let log = spec.recovery_log_str().unwrap_or_default();
     let mut decoded = Vec::with_capacity(keys.len());
     for (key, value) in keys.iter().zip(values) {
@@ -89,7 +87,7 @@ pub async fn fetch(etcd: &Etcd, spec: &ShardSpec) -> Result<Stored, HintsStoreEr
     let primary = decoded.next().flatten();
     let mut backups: Vec<_> = decoded.collect();
     backups.resize(usize::try_from(spec.hint_backups).unwrap_or(0).max(backups.len()), None);
-    Ok(Stored { primary, backups, header })
+    Ok(Stored { primary, backups })
 }
 
 fn decode(key: &str, value: &[u8], log: &str) -> Result<FsmHints, HintsStoreError> {
@@ -149,7 +147,7 @@ pub async fn store_recovered(
     let keys = backup_keys(spec);
     let Some(first) = keys.first() else { return Ok(Outcome::Written) };
     let value = encode(first, hints)?;
-    let (stored, _) = get_all(etcd, &keys).await?;
+    let stored = get_all(etcd, &keys).await?;
     commit(etcd, rotate(guard, &keys, &stored, value)).await
 }
 

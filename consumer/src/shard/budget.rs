@@ -1,13 +1,11 @@
 //! When a failed shard may be started again. Pure.
 //!
 //! A failure is followed by a wait that grows with each failure in a row. A shard that served for [`HEALTHY_AFTER`]
-//! starts anew. After [`FAILURES_MAX`] failures in a row the shard stays failed until its assignment is replaced, as a
+//! starts anew. Once all waits were used in a row the shard stays failed until its assignment is replaced, as a
 //! cause which survives so many attempts needs a human.
 
 use std::time::Duration;
 
-/// Failures in a row after which the shard stays failed.
-pub const FAILURES_MAX: usize = WAITS.len() + 1;
 /// Time in service after which earlier failures are forgiven.
 pub const HEALTHY_AFTER: Duration = Duration::from_secs(5 * 60);
 
@@ -54,7 +52,7 @@ mod tests {
     #[test]
     fn waits_grow_until_the_budget_is_spent() {
         let mut budget = Budget::default();
-        let outcomes: Vec<_> = (0..FAILURES_MAX).map(|_| budget.on_failure(Duration::ZERO)).collect();
+        let outcomes: Vec<_> = (0..=WAITS.len()).map(|_| budget.on_failure(Duration::ZERO)).collect();
         let waits: Vec<_> = WAITS.iter().map(|wait| Restart::After(*wait)).collect();
         assert_eq!(outcomes[..WAITS.len()], waits);
         assert_eq!(outcomes[WAITS.len()], Restart::GiveUp);

@@ -7,7 +7,6 @@ use client::JournalClient;
 use proto::MemberId;
 use runtime::{CancellationToken, Clock, Entropy};
 
-use crate::Application;
 use crate::metrics::ConsumerMetrics;
 use crate::schema::Mirror;
 
@@ -35,10 +34,3 @@ pub struct Process<A> {
 
 /// A process whose shards share it.
 pub type SharedProcess<A> = Arc<Process<A>>;
-
-impl<A: Application> Process<A> {
-    /// The label of what is logged about the process.
-    pub fn label(&self) -> String {
-        self.me.to_string()
-    }
-}

@@ -66,7 +66,7 @@ impl Standby {
         let picked = hints::pick(&response, &log);
         check_log(process, &picked.log).await?;
         let directory = new_directory(tasks, &core.id).await?;
-        let player = Player::start(picked, directory.clone(), process.client.clone(), tasks);
+        let player = Player::start(picked, directory.clone(), process.client.clone(), tasks)?;
         let playing = Playing { player, response, own_log, directory, tasks: tasks.clone() };
         Ok(Standby { playing: Some(playing) })
     }
@@ -106,8 +106,7 @@ impl Standby {
                     is_injected = true;
                     playing.player.inject_handoff(author);
                 }
-                // An error of the playback shows as its outcome.
-                Ok(()) = playing.player.tailing(), if !is_tailing => {
+                () = playing.player.tailing(), if !is_tailing => {
                     is_tailing = true;
                     core.report(number, ReplicaStatus::new(Code::Standby));
                 }

@@ -1,0 +1,390 @@
+//! The command line of an application (consumer protocol §6), and what it means.
+//!
+//! Without `--etcd.address` the application is for one machine: the broker embeds etcd, so its address serves for both,
+//! and the application listens on loopback only. With it, defaults are those of a Gazette consumer.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use keyspace::KeyPrefix;
+use proto::{Invalid, MemberId};
+use runtime::config::{
+    BrokerClientArgs, ConfigError, DebugArgs, EtcdArgs, LogArgs, is_set, parse_duration, pet_name, refuse,
+};
+use runtime::{Clock, Entropy, Metrics, grpc};
+
+const LOOPBACK: &str = "127.0.0.1";
+/// What the names of groups begin with.
+const PREFIX: &str = "/gazette/consumers";
+
+/// Options of `serve`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ServeArgs {
+    /// The application's process.
+    #[command(flatten)]
+    pub consumer: ConsumerArgs,
+    /// Brokers.
+    #[command(flatten)]
+    pub broker: BrokerClientArgs,
+    /// etcd.
+    #[command(flatten)]
+    pub etcd: EtcdArgs,
+    /// Logging.
+    #[command(flatten)]
+    pub log: LogArgs,
+    /// Diagnostics.
+    #[command(flatten)]
+    pub debug: DebugArgs,
+}
+
+/// Options of the application's process.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Consumer")]
+pub struct ConsumerArgs {
+    /// Availability zone of this process.
+    #[arg(id = "consumer.zone", long = "consumer.zone", env = "CONSUMER_ZONE", default_value = "local")]
+    pub zone: String,
+    /// Id of this process, unique in its zone. [default: two random words]
+    #[arg(id = "consumer.id", long = "consumer.id", env = "CONSUMER_ID")]
+    pub id: Option<String>,
+    /// Host under which others reach this process. [default: 127.0.0.1, which is then all that is listened on;
+    /// with --etcd.address: the host name]
+    #[arg(id = "consumer.host", long = "consumer.host", env = "CONSUMER_HOST")]
+    pub host: Option<String>,
+    /// Port to listen on, or unix:///path. [default: a free port]
+    #[arg(id = "consumer.port", long = "consumer.port", env = "CONSUMER_PORT")]
+    pub port: Option<String>,
+    /// Most shards of which this process runs a replica.
+    #[arg(id = "consumer.limit", long = "consumer.limit", env = "CONSUMER_LIMIT", default_value_t = 32)]
+    pub limit: u32,
+    /// Upper bound of every shard's hot standbys.
+    #[arg(
+        id = "consumer.max-hot-standbys",
+        long = "consumer.max-hot-standbys",
+        env = "CONSUMER_MAX_HOT_STANDBYS",
+        default_value_t = 3
+    )]
+    pub max_hot_standbys: u32,
+    /// How long changes of etcd are gathered before they are acted upon.
+    #[arg(id = "consumer.watch-delay", long = "consumer.watch-delay", env = "CONSUMER_WATCH_DELAY",
+        value_name = "DURATION", default_value = "30ms", value_parser = parse_duration)]
+    pub watch_delay: Duration,
+    /// Longest time to wait at exit for other processes to take over.
+    #[arg(id = "consumer.drain-timeout", long = "consumer.drain-timeout", env = "CONSUMER_DRAIN_TIMEOUT",
+        value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
+    pub drain_timeout: Duration,
+    /// Largest gRPC message that is received, bytes.
+    #[arg(id = "consumer.max-grpc-recv-size", long = "consumer.max-grpc-recv-size",
+        env = "CONSUMER_MAX_GRPC_RECV_SIZE", default_value_t = grpc::MAX_MESSAGE_RECV_SERVER)]
+    pub max_grpc_recv_size: usize,
+    /// Options which are refused.
+    #[command(flatten)]
+    pub unsupported: UnsupportedArgs,
+}
+
+/// Options of features that are not there yet.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct UnsupportedArgs {
+    /// Server certificate (not supported yet).
+    #[arg(
+        id = "consumer.server-cert-file",
+        long = "consumer.server-cert-file",
+        env = "CONSUMER_SERVER_CERT_FILE",
+        value_name = "FILE"
+    )]
+    pub server_cert_file: Option<PathBuf>,
+    /// Key of the server certificate (not supported yet).
+    #[arg(
+        id = "consumer.server-cert-key-file",
+        long = "consumer.server-cert-key-file",
+        env = "CONSUMER_SERVER_CERT_KEY_FILE",
+        value_name = "FILE"
+    )]
+    pub server_cert_key_file: Option<PathBuf>,
+    /// Certificate authority of clients (not supported yet).
+    #[arg(
+        id = "consumer.server-ca-file",
+        long = "consumer.server-ca-file",
+        env = "CONSUMER_SERVER_CA_FILE",
+        value_name = "FILE"
+    )]
+    pub server_ca_file: Option<PathBuf>,
+    /// Certificate towards other processes (not supported yet).
+    #[arg(
+        id = "consumer.peer-cert-file",
+        long = "consumer.peer-cert-file",
+        env = "CONSUMER_PEER_CERT_FILE",
+        value_name = "FILE"
+    )]
+    pub peer_cert_file: Option<PathBuf>,
+    /// Key of the certificate towards other processes (not supported yet).
+    #[arg(
+        id = "consumer.peer-cert-key-file",
+        long = "consumer.peer-cert-key-file",
+        env = "CONSUMER_PEER_CERT_KEY_FILE",
+        value_name = "FILE"
+    )]
+    pub peer_cert_key_file: Option<PathBuf>,
+    /// Certificate authority of other processes (not supported yet).
+    #[arg(
+        id = "consumer.peer-ca-file",
+        long = "consumer.peer-ca-file",
+        env = "CONSUMER_PEER_CA_FILE",
+        value_name = "FILE"
+    )]
+    pub peer_ca_file: Option<PathBuf>,
+    /// Keys of access tokens (not supported yet).
+    #[arg(
+        id = "consumer.auth-keys",
+        long = "consumer.auth-keys",
+        env = "CONSUMER_AUTH_KEYS",
+        value_name = "KEYS",
+        hide_env_values = true
+    )]
+    pub auth_keys: Option<String>,
+    /// Origins of browsers that may call the HTTP gateway (not supported yet).
+    #[arg(
+        id = "consumer.allow-origin",
+        long = "consumer.allow-origin",
+        env = "CONSUMER_ALLOW_ORIGIN",
+        value_name = "ORIGIN"
+    )]
+    pub allow_origin: Vec<String>,
+}
+
+impl UnsupportedArgs {
+    fn refuse(&self) -> Result<(), ConfigError> {
+        refuse(&[
+            ("consumer.server-cert-file", is_set(&self.server_cert_file)),
+            ("consumer.server-cert-key-file", is_set(&self.server_cert_key_file)),
+            ("consumer.server-ca-file", is_set(&self.server_ca_file)),
+            ("consumer.peer-cert-file", is_set(&self.peer_cert_file)),
+            ("consumer.peer-cert-key-file", is_set(&self.peer_cert_key_file)),
+            ("consumer.peer-ca-file", is_set(&self.peer_ca_file)),
+            ("consumer.auth-keys", self.auth_keys.as_deref().is_some_and(|keys| !keys.is_empty())),
+            ("consumer.allow-origin", self.allow_origin.iter().any(|origin| !origin.is_empty())),
+        ])
+    }
+}
+
+/// Everything that a [`crate::Consumer`] is started with.
+#[derive(Clone, Debug)]
+pub struct ConsumerOptions {
+    /// This process among the members of its group.
+    pub member: MemberId,
+    /// Address to listen on: `host:port`, or `unix:///path`.
+    pub bind: String,
+    /// Host under which others reach the listener.
+    pub host: String,
+    /// URL of etcd.
+    pub etcd: String,
+    /// Prefix of the group's keys.
+    pub prefix: KeyPrefix,
+    /// Time to live of the process's lease.
+    pub lease_ttl: Duration,
+    /// How long changes of etcd are gathered.
+    pub watch_delay: Duration,
+    /// Most shards to be assigned.
+    pub shard_limit: u32,
+    /// Upper bound of every shard's hot standbys.
+    pub max_hot_standbys: u32,
+    /// Largest message received, bytes.
+    pub max_message_bytes: usize,
+    /// Longest wait for others to take over at exit.
+    pub drain_timeout: Duration,
+    /// URL of a broker.
+    pub broker: String,
+    /// Journal routes which the client remembers; zero is its default.
+    pub route_cache_size: usize,
+    /// How long it does.
+    pub route_cache_ttl: Duration,
+    /// Where `file://` URLs of fragments are found.
+    pub file_root: Option<PathBuf>,
+    /// Address of an extra listener for diagnostics.
+    pub debug_bind: Option<String>,
+    /// Keep metrics off the main port.
+    pub debug_private: bool,
+    /// How far ahead of wall time published messages are stamped. For tests.
+    pub publish_clock_delta: Duration,
+    /// Time.
+    pub clock: Clock,
+    /// Randomness.
+    pub entropy: Entropy,
+    /// Metrics.
+    pub metrics: Metrics,
+}
+
+/// The options cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OptionsError {
+    /// One has a value that cannot be honoured.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The id is malformed.
+    #[error("--consumer.zone, --consumer.id: {0}")]
+    Member(Invalid),
+    /// The prefix is malformed.
+    #[error("--etcd.prefix: {0}")]
+    Prefix(Invalid),
+    /// The host name of this machine is unknown.
+    #[error("cannot find the host name of this machine: {0}; give --consumer.host")]
+    HostName(std::io::Error),
+}
+
+impl ConsumerOptions {
+    /// A process on a free loopback port, for use within another process. `broker` serves etcd too.
+    ///
+    /// # Errors
+    /// If the prefix is malformed.
+    pub fn local(broker: &str, prefix: &str) -> Result<ConsumerOptions, OptionsError> {
+        let entropy = Entropy::system();
+        Ok(ConsumerOptions {
+            member: MemberId::new("local", &pet_name(&entropy)).map_err(OptionsError::Member)?,
+            bind: format!("{LOOPBACK}:0"),
+            host: LOOPBACK.to_owned(),
+            etcd: broker.to_owned(),
+            prefix: KeyPrefix::parse(prefix).map_err(OptionsError::Prefix)?,
+            lease_ttl: Duration::from_secs(20),
+            watch_delay: Duration::from_millis(1),
+            shard_limit: 1024,
+            max_hot_standbys: 3,
+            max_message_bytes: grpc::MAX_MESSAGE_RECV_SERVER,
+            drain_timeout: Duration::from_secs(60),
+            broker: broker.to_owned(),
+            route_cache_size: 0,
+            route_cache_ttl: Duration::from_secs(60),
+            file_root: None,
+            debug_bind: None,
+            debug_private: false,
+            publish_clock_delta: Duration::ZERO,
+            clock: Clock::system(),
+            entropy,
+            metrics: Metrics::new(),
+        })
+    }
+
+    /// What the command line means for the application of this name.
+    ///
+    /// # Errors
+    /// If an option has a value that cannot be honoured.
+    pub fn from_args(args: ServeArgs, app: &str) -> Result<ConsumerOptions, OptionsError> {
+        let ServeArgs { consumer, broker, etcd, log: _, debug } = args;
+        consumer.unsupported.refuse()?;
+        broker.refuse_unsupported()?;
+        etcd.refuse_unsupported()?;
+        let is_single = etcd.address().is_none();
+        let (bind, host) = listen(is_single, given(consumer.host), given(consumer.port))?;
+        let entropy = Entropy::system();
+        let suffix = given(consumer.id).unwrap_or_else(|| pet_name(&entropy));
+        let prefix = given(etcd.prefix.clone()).unwrap_or_else(|| format!("{PREFIX}/{app}"));
+        Ok(ConsumerOptions {
+            member: MemberId::new(&consumer.zone, &suffix).map_err(OptionsError::Member)?,
+            bind,
+            host,
+            etcd: etcd.address().unwrap_or(&broker.address).to_owned(),
+            prefix: KeyPrefix::parse(&prefix).map_err(OptionsError::Prefix)?,
+            lease_ttl: etcd.lease,
+            watch_delay: consumer.watch_delay,
+            shard_limit: consumer.limit,
+            max_hot_standbys: consumer.max_hot_standbys,
+            max_message_bytes: consumer.max_grpc_recv_size,
+            drain_timeout: consumer.drain_timeout,
+            broker: broker.address,
+            route_cache_size: broker.cache_size,
+            route_cache_ttl: broker.cache_ttl,
+            file_root: broker.file_root.filter(|root| !root.as_os_str().is_empty()),
+            debug_bind: given(debug.port).map(|port| bind_address(is_single, &port)),
+            debug_private: debug.private,
+            publish_clock_delta: Duration::ZERO,
+            clock: Clock::system(),
+            entropy,
+            metrics: Metrics::with_process(),
+        })
+    }
+}
+
+/// An option that was given; an empty environment variable counts as none.
+fn given(option: Option<String>) -> Option<String> {
+    option.filter(|value| !value.is_empty())
+}
+
+/// The address to listen on and the host to advertise.
+fn listen(
+    is_single: bool,
+    host: Option<String>,
+    port: Option<String>,
+) -> Result<(String, String), OptionsError> {
+    let is_loopback = is_single && host.as_deref().is_none_or(|host| matches!(host, "localhost" | LOOPBACK));
+    let bind = bind_address(is_loopback, port.as_deref().unwrap_or("0"));
+    let host = match host {
+        Some(host) => host,
+        None if is_single => LOOPBACK.to_owned(),
+        None => host_name().map_err(OptionsError::HostName)?,
+    };
+    Ok((bind, host))
+}
+
+fn bind_address(is_loopback: bool, port: &str) -> String {
+    match (port.starts_with("unix://"), is_loopback) {
+        (true, _) => port.to_owned(),
+        (false, true) => format!("{LOOPBACK}:{port}"),
+        (false, false) => format!("0.0.0.0:{port}"),
+    }
+}
+
+fn host_name() -> std::io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Program {
+        #[command(flatten)]
+        args: ServeArgs,
+    }
+
+    fn options(args: &[&str]) -> Result<ConsumerOptions, String> {
+        let args = std::iter::once("program").chain(args.iter().copied());
+        let program = Program::try_parse_from(args).map_err(|error| error.to_string())?;
+        ConsumerOptions::from_args(program.args, "my-app").map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn without_etcd_the_broker_serves_it_and_loopback_is_enough() {
+        let got = options(&["--broker.address=http://localhost:9999"]).unwrap();
+        assert_eq!((got.bind.as_str(), got.host.as_str()), ("127.0.0.1:0", "127.0.0.1"));
+        assert_eq!(
+            (got.etcd.as_str(), got.broker.as_str()),
+            ("http://localhost:9999", "http://localhost:9999")
+        );
+        assert_eq!(got.prefix.as_str(), "/gazette/consumers/my-app");
+        assert_eq!((got.shard_limit, got.max_hot_standbys, &*got.member.zone), (32, 3, "local"));
+    }
+
+    #[test]
+    fn with_etcd_defaults_are_those_of_a_cluster() {
+        let got = options(&["--etcd.address=http://etcd:2379", "--etcd.prefix=/my/group"]).unwrap();
+        assert_eq!((got.bind.as_str(), got.host), ("0.0.0.0:0", host_name().unwrap()));
+        assert_eq!((got.etcd.as_str(), got.prefix.as_str()), ("http://etcd:2379", "/my/group"));
+    }
+
+    #[test]
+    fn values_that_cannot_be_honoured_are_refused() {
+        for (arg, expected) in [
+            ("--consumer.auth-keys=Zm9v", "--consumer.auth-keys is not supported yet"),
+            ("--consumer.server-ca-file=x", "--consumer.server-ca-file is not supported yet"),
+            ("--consumer.allow-origin=x", "--consumer.allow-origin is not supported yet"),
+            ("--broker.auth-token=x", "--broker.auth-token is not supported yet"),
+            ("--etcd.cert-file=x", "--etcd.cert-file is not supported yet"),
+        ] {
+            assert_eq!(options(&[arg]).unwrap_err(), expected);
+        }
+        assert!(options(&["--etcd.prefix=a//b"]).unwrap_err().starts_with("--etcd.prefix: "));
+        assert!(options(&["--consumer.id=no"]).unwrap_err().starts_with("--consumer.zone, --consumer.id: "));
+    }
+}
