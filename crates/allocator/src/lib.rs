@@ -1,46 +1,20 @@
-//! Assigns items to members and converges etcd towards the assignment.
+//! Assigns items (journals, shards) to members (brokers, consumers) and converges etcd towards the assignment
+//! (journal protocol §11.5–11.7).
+//!
+//! Every member runs [`run`]; the one that was announced first leads. At each revision of the mirror the leader derives
+//! the state, solves anew if anything a solution depends on has changed, and executes one round of convergence as guarded
+//! transactions. A process that only believes to lead cannot do harm: its transactions compare its own member key.
+//!
+//! The solver stands behind [`Solver`]. It must never decide how to get from here to there: that is convergence, which
+//! keeps enough consistent assignments of each item at every step.
 
+mod converge;
+mod driver;
+mod metrics;
 mod schema;
 mod solver;
+mod state;
 
+pub use driver::{AllocError, run};
 pub use schema::Allocatable;
-pub use solver::{Assignment, BalancedSolver, Problem, Solver};
-
-use std::sync::Arc;
-
-use keyspace::{EtcdError, Mirror};
-use proto::MemberId;
-use runtime::{Clock, Metrics};
-use tokio_util::sync::CancellationToken;
-
-/// Why the allocator stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum AllocError {
-    /// Our own member key is gone: the lease was lost, or somebody deleted it.
-    #[error("member key not found in Etcd: {0}")]
-    MemberNotFound(MemberId),
-    /// The mirror stopped.
-    #[error("the mirror of etcd stopped")]
-    MirrorStopped,
-    /// etcd failed in a way that trying again does not cure.
-    #[error("{0}")]
-    Etcd(#[from] EtcdError),
-}
-
-/// Runs the allocator of the member `me`: leads when this member is the leader, and returns `Ok` when this member is
-/// exiting and holds no assignment, or when `stop` is cancelled.
-///
-/// # Errors
-/// See [`AllocError`].
-pub async fn run<S: Allocatable>(
-    mirror: Mirror<S>,
-    me: MemberId,
-    solver: Arc<dyn Solver>,
-    clock: Clock,
-    metrics: Metrics,
-    stop: CancellationToken,
-) -> Result<(), AllocError> {
-    let _ = (mirror, me, solver, clock, metrics);
-    stop.cancelled().await;
-    Ok(())
-}
+pub use solver::{Assignment, BalancedSolver, Problem, ProblemItem, ProblemMember, Solver};

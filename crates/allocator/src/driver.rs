@@ -1,0 +1,138 @@
+//! The loop around the pure parts: one round at each revision of the mirror, executed by the leader alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keyspace::{EtcdError, KeySpace, Mirror};
+use proto::{MemberId, Revision};
+use runtime::backoff::Backoff;
+use runtime::{CancellationToken, Clock, Metrics};
+
+use crate::converge::converge;
+use crate::metrics::AllocatorMetrics;
+use crate::schema::Allocatable;
+use crate::solver::{Assignment, Solver};
+use crate::state::State;
+
+/// Waits after failures of etcd.
+const RETRY: &[Duration] = &[Duration::from_millis(50), Duration::from_millis(200), Duration::from_secs(1)];
+
+/// Why the allocator stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum AllocError {
+    /// Our own member key is gone: the lease was lost, or somebody deleted it.
+    #[error("member key not found in Etcd: {0}")]
+    MemberNotFound(MemberId),
+    /// The mirror stopped.
+    #[error("the mirror of etcd stopped")]
+    MirrorStopped,
+    /// etcd failed in a way that trying again does not cure.
+    #[error("{0}")]
+    Etcd(#[from] EtcdError),
+}
+
+/// Runs the allocator of the member `me`: leads when this member is the leader, and returns `Ok` when this member is
+/// exiting and holds no assignment, or when `stop` is cancelled.
+///
+/// # Errors
+/// See [`AllocError`].
+pub async fn run<S: Allocatable>(
+    mirror: Mirror<S>,
+    me: MemberId,
+    solver: Arc<dyn Solver>,
+    clock: Clock,
+    metrics: Metrics,
+    stop: CancellationToken,
+) -> Result<(), AllocError> {
+    let mut revisions = mirror.subscribe();
+    let mut leader = Leader {
+        metrics: AllocatorMetrics::register(&metrics),
+        mirror,
+        solver,
+        solved: None,
+        clock: clock.clone(),
+    };
+    let mut backoff = Backoff::new(RETRY);
+    loop {
+        let space = revisions.borrow_and_update().clone();
+        let state = State::derive(&space, leader.mirror.schema());
+        let own = state.member(&me).ok_or_else(|| AllocError::MemberNotFound(me.clone()))?;
+        if own.exiting && space.assignments().keys().all(|key| key.member != me) {
+            return Ok(());
+        }
+        if state.leader().is_some_and(|first| first.id == me) {
+            match leader.round(&space, state).await {
+                Ok(Some(through)) => {
+                    backoff.reset();
+                    leader.mirror.wait_for(through).await.map_err(|_| AllocError::MirrorStopped)?;
+                    continue;
+                }
+                Ok(None) => backoff.reset(),
+                Err(error) if error.is_retryable() => {
+                    tracing::warn!(%error, "converge iteration failed (will retry)");
+                    clock.sleep(backoff.next()).await;
+                    if !stop.is_cancelled() {
+                        continue;
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            changed = revisions.changed() => changed.map_err(|_| AllocError::MirrorStopped)?,
+        }
+    }
+}
+
+/// What the leader remembers between rounds.
+struct Leader<S: Allocatable> {
+    mirror: Mirror<S>,
+    solver: Arc<dyn Solver>,
+    /// The last solution, and the digest of what it was computed from.
+    solved: Option<(u64, Assignment)>,
+    metrics: AllocatorMetrics,
+    clock: Clock,
+}
+
+impl<S: Allocatable> Leader<S> {
+    /// One round: the revision that its transactions brought about, or `None` if there was nothing to do or a
+    /// comparison failed. In the latter case the mirror is behind, and its next revision starts another round.
+    async fn round(&mut self, space: &KeySpace<S>, mut state: State) -> Result<Option<Revision>, EtcdError> {
+        self.metrics.sizes(&state);
+        let digest = state.digest();
+        if self.solved.as_ref().is_none_or(|(of, _)| *of != digest) {
+            let began = self.clock.now();
+            let solution = self.solver.solve(&state.problem(space));
+            self.metrics.solved(self.clock.now() - began);
+            report(&state, &solution);
+            self.solved = Some((digest, solution));
+        }
+        let (_, desired) = self.solved.as_ref().expect("a solution was just made if there was none");
+        let (txns, counts) = converge(space, self.mirror.schema(), self.mirror.prefix(), &mut state, desired);
+        if txns.is_empty() {
+            return Ok(None);
+        }
+        self.metrics.converge(counts);
+        let mut through = None;
+        for txn in txns {
+            let outcome = self.mirror.etcd().txn(txn).await?;
+            if !outcome.succeeded {
+                tracing::debug!("a comparison of the converge transaction failed (will retry)");
+                return Ok(through);
+            }
+            through = Some(outcome.header.revision);
+        }
+        Ok(through)
+    }
+}
+
+fn report(state: &State, solution: &Assignment) {
+    let (wanted, placed) = (state.item_slots(), solution.pairs.len() as u64);
+    let (items, members) = (state.items.len(), state.members.len());
+    tracing::info!(items, members, wanted, placed, "solved for maximum assignment");
+    if placed < wanted {
+        tracing::warn!(items, members, wanted, placed, "cannot reach desired replication for all items");
+    }
+}
