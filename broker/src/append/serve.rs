@@ -1,0 +1,387 @@
+//! The append state machine's driver: resolve, synchronise, publish the route, judge, receive, commit (journal protocol
+//! §5.2). Whatever goes stale on the way leads back to resolution; content that was received by then is kept.
+
+use std::sync::Arc;
+
+use allocator::Allocatable;
+use fragment::{Fragment, Sum};
+use futures::Stream;
+use proto::protocol::append_request::Suspend;
+use proto::protocol::journal_spec::suspend::Level;
+use proto::protocol::{AppendRequest, AppendResponse, Header, JournalSpec, LabelSet, Route, Status};
+use proto::{Revision, canonical};
+use runtime::backoff::Backoff;
+use tokio::sync::oneshot;
+
+use super::content::Content;
+use super::failure::Failure;
+use super::group::Place;
+use super::precondition::{Situation, Terms, Transition, Verdict, Wants, judge, may_carry_content};
+use super::receive::{self, CONTENT_REFUSED, Received, Receiver, Reception};
+use super::{assign, proxy, ready};
+use crate::flow::Rates;
+use crate::replica::{Head, IndexView, Job, Outcome, Replica, ReplicaDeps, Synchronised};
+use crate::resolver::{Resolution, ResolveArgs, Resolver};
+
+/// Content whose sum is taken in place rather than on a thread of its own, in bytes.
+const INLINE_SUM_BYTES_MAX: i64 = 64 << 10;
+
+/// Rates for every journal of a broker, in bytes per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppendLimits {
+    /// Most that a journal takes; zero for no limit but its own.
+    pub max_rate: i64,
+    /// Least that a client sends; zero for no limit.
+    pub min_rate: i64,
+}
+
+/// What appends need of their broker. Cheap to clone.
+#[derive(Clone)]
+pub struct AppendContext {
+    resolver: Resolver,
+    deps: ReplicaDeps,
+    limits: AppendLimits,
+}
+
+impl AppendContext {
+    /// The context of a broker's appends.
+    pub fn new(resolver: Resolver, deps: ReplicaDeps, limits: AppendLimits) -> AppendContext {
+        AppendContext { resolver, deps, limits }
+    }
+
+    pub(crate) fn resolver(&self) -> &Resolver {
+        &self.resolver
+    }
+
+    pub(crate) fn deps(&self) -> &ReplicaDeps {
+        &self.deps
+    }
+}
+
+/// Serves one Append stream. Dropping the future abandons an append that is not in its journal's queue yet.
+///
+/// # Errors
+/// Malformed streams and failures. Outcomes that have a protocol status are responses.
+pub async fn serve_append<S>(context: &AppendContext, mut stream: S) -> Result<AppendResponse, tonic::Status>
+where
+    S: Stream<Item = Result<AppendRequest, tonic::Status>> + Unpin + Send + 'static,
+{
+    let opening = receive::opening(&mut stream).await?;
+    Ok(Append::new(context, opening, stream).run().await?)
+}
+
+/// One append on its way.
+pub(super) struct Append<'a, S> {
+    context: &'a AppendContext,
+    request: AppendRequest,
+    wants: Wants,
+    /// The client's messages, until they are handed to a peer.
+    stream: Option<S>,
+    received: Option<Received>,
+    sum: Option<Sum>,
+    read_through: Revision,
+    /// This append has begun a suspension, and completes it.
+    roll_at_end: bool,
+    backoff: Backoff,
+}
+
+/// What follows a step of an append.
+enum Step<T> {
+    On(T),
+    Resolve,
+    Answer(AppendResponse),
+}
+
+/// Goes on with what a step yields, or to where it leads.
+macro_rules! follow {
+    ($step:expr) => {
+        match $step {
+            Step::On(value) => value,
+            Step::Resolve => continue,
+            Step::Answer(response) => return Ok(response),
+        }
+    };
+}
+
+impl<'a, S> Append<'a, S>
+where
+    S: Stream<Item = Result<AppendRequest, tonic::Status>> + Unpin + Send + 'static,
+{
+    fn new(context: &'a AppendContext, request: AppendRequest, stream: S) -> Append<'a, S> {
+        let wants = Wants {
+            offset: Some(request.offset).filter(|offset| *offset != 0),
+            check_registers: request.check_registers.clone(),
+            suspend: request.suspend(),
+        };
+        Append {
+            context,
+            read_through: Revision(request.min_etcd_revision),
+            request,
+            wants,
+            stream: Some(stream),
+            received: None,
+            sum: None,
+            roll_at_end: false,
+            backoff: Backoff::journal(),
+        }
+    }
+
+    async fn run(mut self) -> Result<AppendResponse, Failure> {
+        loop {
+            let at = self.resolve().await?;
+            let spec = follow!(self.accept_status(&at).await?);
+            let Some(replica) = at.replica.clone().filter(|_| at.is_local) else {
+                follow!(self.await_replicas(&at, &spec));
+                return self.proxy(&at).await;
+            };
+            follow!(self.synchronise(&at, &replica).await?);
+            follow!(self.publish_route(&at).await?);
+            follow!(self.await_replicas(&at, &spec));
+            let view = match ready::await_ready(&self.context.deps, &at, &replica, &spec).await {
+                ready::Readiness::Ready(view) => view,
+                ready::Readiness::Invalidated => continue,
+                ready::Readiness::Unhealthy(error) => {
+                    let store_health_error = error;
+                    let response = refusal(Status::FragmentStoreUnhealthy, &at.header);
+                    return Ok(AppendResponse { store_health_error, ..response });
+                }
+            };
+            follow!(self.judge(&at, &spec, &view).await?);
+            let received = follow!(self.receive(&at, &spec, &replica).await?);
+            follow!(self.commit(&at, &replica, received).await?);
+        }
+    }
+
+    async fn resolve(&mut self) -> Result<Resolution, Failure> {
+        let args = ResolveArgs {
+            journal: &self.request.journal,
+            may_proxy: !self.request.do_not_proxy,
+            require_primary: true,
+            min_revision: self.read_through,
+            proxy_header: self.request.header.as_ref(),
+        };
+        self.context.resolver.resolve(args).await.map_err(Failure::Resolve)
+    }
+
+    /// Goes on if the journal can be appended to as far as resolution knows. One that is fully suspended resumes, if the
+    /// append would have it.
+    async fn accept_status(&mut self, at: &Resolution) -> Result<Step<Arc<JournalSpec>>, Failure> {
+        let spec = at.item.as_ref().map(|item| Arc::clone(&item.spec));
+        match (at.status, spec) {
+            (Status::Ok, Some(spec)) => Ok(Step::On(spec)),
+            (Status::Suspended, Some(spec)) if self.wants.suspend == Suspend::Resume => {
+                let offset = spec.suspend.as_ref().map_or(0, |suspend| suspend.offset);
+                self.suspend(at, Transition { level: Level::None, offset }).await?;
+                Ok(Step::Resolve)
+            }
+            (status, _) => Ok(Step::Answer(refusal(status, &at.header))),
+        }
+    }
+
+    /// Sees to it that the replica's pipeline is over the resolved route.
+    async fn synchronise(&mut self, at: &Resolution, replica: &Replica) -> Result<Step<()>, Failure> {
+        let route = route_of(at);
+        let is_current = |head: &Head| head.route.as_ref().is_some_and(|current| current.equivalent(route));
+        if replica.index().borrow().head.as_ref().is_some_and(is_current) {
+            return Ok(Step::On(()));
+        }
+        match replica.synchronise(at.header.clone()).await? {
+            Synchronised::Ready => Ok(Step::On(())),
+            Synchronised::ReadThrough(revision) => {
+                self.read_through = revision;
+                Ok(Step::Resolve)
+            }
+            Synchronised::Closed => {
+                self.context.deps.clock.sleep(self.backoff.next()).await;
+                Ok(Step::Resolve)
+            }
+        }
+    }
+
+    /// Sees to it that etcd has the route in every assignment, which tells the allocator that the replicas agree.
+    async fn publish_route(&mut self, at: &Resolution) -> Result<Step<()>, Failure> {
+        let mirror = self.context.resolver.mirror();
+        let Some(txn) = assign::publish_route(route_of(at), &at.assignments, assign::key_in(mirror)) else {
+            return Ok(Step::On(()));
+        };
+        self.read_through = assign::run(mirror.etcd(), txn).await.map_err(Failure::Assignments)?;
+        Ok(Step::Resolve)
+    }
+
+    /// Goes on if the journal has as many replicas as it should.
+    fn await_replicas(&mut self, at: &Resolution, spec: &JournalSpec) -> Step<()> {
+        let desired = self.context.resolver.mirror().schema().replication(spec);
+        let replicas = u32::try_from(route_of(at).members.len()).unwrap_or(u32::MAX);
+        match replicas.cmp(&desired) {
+            std::cmp::Ordering::Equal => Step::On(()),
+            std::cmp::Ordering::Less => Step::Answer(refusal(Status::InsufficientJournalBrokers, &at.header)),
+            std::cmp::Ordering::Greater => {
+                self.read_through = at.header.revision().next();
+                Step::Resolve
+            }
+        }
+    }
+
+    /// Judges the append by the published state, so that one without hope is answered before its content is read.
+    async fn judge(
+        &mut self,
+        at: &Resolution,
+        spec: &JournalSpec,
+        view: &IndexView,
+    ) -> Result<Step<()>, Failure> {
+        let Some(head) = &view.head else { return Ok(Step::Resolve) };
+        let verdict = judge(
+            &self.wants,
+            &Situation {
+                spool_begin: head.begin,
+                spool_end: head.end,
+                registers: &head.registers,
+                known: view.known(),
+                terms: &Terms::of(spec),
+                now_unix: self.context.deps.clock.unix_seconds(),
+            },
+        );
+        match verdict {
+            Verdict::Refuse(status) => Ok(Step::Answer(refused(status, &head.registers, &at.header))),
+            Verdict::Suspend(transition) => {
+                self.suspend(at, transition).await?;
+                Ok(Step::Resolve)
+            }
+            Verdict::Proceed { .. } | Verdict::Resync { .. } | Verdict::DrainSuspended => Ok(Step::On(())),
+        }
+    }
+
+    async fn suspend(&mut self, at: &Resolution, transition: Transition) -> Result<(), Failure> {
+        let (Some(item), Some(journal)) = (&at.item, &at.journal) else { return Ok(()) };
+        let mirror = self.context.resolver.mirror();
+        let key = mirror.item_key(journal.as_str());
+        let txn = assign::change_suspension(key, item, transition, &at.assignments, assign::key_in(mirror));
+        self.read_through = assign::run(mirror.etcd(), txn).await.map_err(Failure::Suspension)?;
+        self.roll_at_end = transition.level != Level::None;
+        let Transition { level, offset } = transition;
+        tracing::info!(%journal, level = level.as_str_name(), offset, "updated journal suspension");
+        Ok(())
+    }
+
+    /// Reads the content, unless that was done before.
+    async fn receive(
+        &mut self,
+        at: &Resolution,
+        spec: &JournalSpec,
+        replica: &Replica,
+    ) -> Result<Step<Received>, Failure> {
+        if let Some(received) = &self.received {
+            return Ok(Step::On(received.clone()));
+        }
+        let AppendContext { deps, limits, .. } = self.context;
+        let stream = self.stream.as_mut().expect("it is read once");
+        let receiver = Receiver {
+            replica,
+            rates: Rates::of(spec.max_append_rate, limits.max_rate, limits.min_rate),
+            clock: &deps.clock,
+            tasks: &deps.tasks,
+            invalidated: &at.invalidated,
+            may_carry_content: spec.is_writable() && may_carry_content(self.wants.suspend),
+        };
+        let received = match receiver.run(stream, deps.content.gather()).await? {
+            Reception::NotAllowed => return Ok(Step::Answer(refusal(CONTENT_REFUSED, &at.header))),
+            Reception::Complete(received) => received,
+        };
+        let touches_registers =
+            self.request.union_registers.is_some() || self.request.subtract_registers.is_some();
+        if received.content.length() == 0 && touches_registers {
+            return Err(Failure::Stream("register modification requires non-empty Append".to_owned()));
+        }
+        self.received = Some(received.clone());
+        Ok(Step::On(received))
+    }
+
+    /// Puts the append into its journal's queue, and answers with what becomes of it.
+    async fn commit(
+        &mut self,
+        at: &Resolution,
+        replica: &Replica,
+        received: Received,
+    ) -> Result<Step<()>, Failure> {
+        let (reply, outcome) = oneshot::channel();
+        let job = Job {
+            wants: self.wants.clone(),
+            union_registers: self.request.union_registers.clone(),
+            subtract_registers: self.request.subtract_registers.clone(),
+            roll_at_end: self.roll_at_end,
+            content: Arc::clone(&received.content),
+            reply,
+        };
+        // The sum is taken while the group is formed and written.
+        let (outcome, sum) = futures::join!(replica.append(job, outcome), self.sum(&received.content));
+        self.sum = Some(sum);
+        match outcome {
+            Outcome::Committed(place, codec) => {
+                let mut commit = Fragment::empty(replica.journal().clone(), place.begin, codec);
+                (commit.end, commit.sum) = (place.end, sum);
+                Ok(Step::Answer(committed(&commit, &place, &received, &at.header)))
+            }
+            Outcome::Refused(status, registers) => Ok(Step::Answer(refused(status, &registers, &at.header))),
+            Outcome::Suspend(transition) => {
+                self.suspend(at, transition).await?;
+                Ok(Step::Resolve)
+            }
+            Outcome::Resolve => {
+                self.context.deps.clock.sleep(self.backoff.next()).await;
+                Ok(Step::Resolve)
+            }
+            Outcome::Failed(error) => Err(error.into()),
+        }
+    }
+
+    async fn sum(&self, content: &Arc<Content>) -> Sum {
+        match self.sum {
+            Some(sum) => sum,
+            None if content.length() <= INLINE_SUM_BYTES_MAX => content.sum(),
+            None => {
+                let content = Arc::clone(content);
+                self.context.deps.tasks.spawn_blocking("sum append", move || content.sum()).await
+            }
+        }
+    }
+
+    /// Hands the append to the primary.
+    async fn proxy(mut self, at: &Resolution) -> Result<AppendResponse, Failure> {
+        let peers = self.context.resolver.peers();
+        match self.received {
+            Some(received) => {
+                let rest = proxy::replay(received.content, &self.context.deps);
+                proxy::relay(peers, at.header.clone(), self.request, rest).await
+            }
+            None => {
+                let rest = self.stream.take().expect("it is handed over once");
+                proxy::relay(peers, at.header.clone(), self.request, rest).await
+            }
+        }
+    }
+}
+
+fn route_of(at: &Resolution) -> &Route {
+    at.header.route.as_ref().expect("resolution gives every header a route")
+}
+
+fn refusal(status: Status, header: &Header) -> AppendResponse {
+    let response =
+        AppendResponse { status: status.into(), header: Some(header.clone()), ..AppendResponse::default() };
+    canonical(response)
+}
+
+fn refused(status: Status, registers: &LabelSet, header: &Header) -> AppendResponse {
+    let registers = (status == Status::RegisterMismatch).then(|| registers.clone());
+    AppendResponse { registers, ..refusal(status, header) }
+}
+
+fn committed(commit: &Fragment, place: &Place, received: &Received, header: &Header) -> AppendResponse {
+    AppendResponse {
+        commit: Some(commit.to_proto()),
+        registers: Some(LabelSet::clone(&place.registers)),
+        total_chunks: received.total_chunks,
+        delayed_chunks: received.delayed_chunks,
+        ..refusal(Status::Ok, header)
+    }
+}

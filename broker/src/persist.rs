@@ -1,0 +1,244 @@
+//! The persister: completed fragments on their way from local disk to their journal's store (journal protocol §7.2).
+//!
+//! Each completed spool has a task, which uploads its content to the first store of the journal's specification; the store
+//! compresses and verifies it, on threads of its own and away from the commit path. A failure is tried again, for as long
+//! as the process lives; the spool stays on disk and is served meanwhile, and a process that ends before it succeeds
+//! leaves it to the next one. Only a fragment that was seen in its store loses its spool.
+//!
+//! Where a fragment is stored depends only on its content, its specification and the time of its first append, which the
+//! spool's manifest keeps: whoever tries again finds what an earlier attempt has stored.
+//!
+//! A journal without stores keeps its fragments on local disk, and is served from there.
+
+use std::fs;
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fragment::Fragment;
+use fragment::postfix::{Context, Template, TemplateError};
+use proto::protocol::JournalSpec;
+use runtime::backoff::Backoff;
+use runtime::prometheus::IntCounter;
+use runtime::{CancellationToken, Clock, Entropy, OnError, TaskGroup};
+use stores::{StoreError, Stores};
+use tokio::sync::{Semaphore, watch};
+
+use crate::spool::{CompletedSpool, LocalFile};
+
+/// Fragments that are compressed and uploaded at a time, by a whole broker.
+const UPLOADS_AT_ONCE_MAX: usize = 8;
+/// Waits after failures; the last one repeats.
+const RETRY_WAITS: &[Duration] = &[
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(15),
+    Duration::from_secs(60),
+];
+/// Part of a wait by which it varies, so that the fragments of a broker do not return to a failing store together.
+const RETRY_JITTER: f64 = 0.2;
+
+/// Told of a stored fragment. False if nobody keeps an index of the journal any more.
+type Stored = Box<dyn FnOnce(Fragment) -> bool + Send>;
+
+/// Uploads the completed fragments of a broker. Cheap to clone.
+#[derive(Clone)]
+pub struct Persister {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    clock: Clock,
+    entropy: Entropy,
+    tasks: TaskGroup,
+    stores: Stores,
+    uploads: Semaphore,
+    persisted: IntCounter,
+    /// Fragments that have a store and are not in it.
+    pending: watch::Sender<usize>,
+    /// Fires when the process begins to end: whoever waits to try again does so at once.
+    draining: CancellationToken,
+}
+
+/// An attempt to persist a fragment failed.
+#[derive(Debug, thiserror::Error)]
+enum PersistError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("evaluating path_postfix_template {template:?}: {source}")]
+    Postfix { template: String, source: TemplateError },
+}
+
+impl Persister {
+    /// A persister whose tasks are a child group of `tasks`.
+    pub(crate) fn new(
+        clock: &Clock,
+        entropy: &Entropy,
+        tasks: &TaskGroup,
+        stores: &Stores,
+        persisted: IntCounter,
+    ) -> Persister {
+        Persister {
+            inner: Arc::new(Inner {
+                clock: clock.clone(),
+                entropy: entropy.clone(),
+                tasks: tasks.child("persist"),
+                stores: stores.clone(),
+                uploads: Semaphore::new(UPLOADS_AT_ONCE_MAX),
+                persisted,
+                pending: watch::Sender::new(0),
+                draining: CancellationToken::new(),
+            }),
+        }
+    }
+
+    /// Persists a completed spool, in a task of its own, and then calls `stored`; if that returns false, the spool's
+    /// file loses its name here. `abandon` ends it: the journal is no more.
+    pub(crate) fn submit(
+        &self,
+        spool: CompletedSpool,
+        spec: watch::Receiver<Arc<JournalSpec>>,
+        abandon: CancellationToken,
+        stored: Stored,
+    ) {
+        let inner = Arc::clone(&self.inner);
+        let gone = self.inner.tasks.token().clone();
+        self.inner.tasks.spawn("fragment", OnError::Log, async move {
+            tokio::select! {
+                biased;
+                () = gone.cancelled() => {}
+                () = abandon.cancelled() => {}
+                fragment = inner.persist(&spool, spec) => inner.on_stored(fragment, spool.file, stored).await,
+            }
+            Ok(())
+        });
+    }
+
+    /// Waits until every fragment that has a store is in it, for at most `limit`, and then ends what is left. Returns how many
+    /// fragments stay on local disk; the next process uploads them.
+    pub async fn drain(&self, limit: Duration) -> usize {
+        self.inner.draining.cancel();
+        let mut pending = self.inner.pending.subscribe();
+        let settled = pending.wait_for(|pending| *pending == 0);
+        // Neither an error, as this holds the sender, nor time running out changes what follows.
+        drop(self.inner.clock.timeout(limit, settled).await);
+        let left = *self.inner.pending.borrow();
+        self.inner.tasks.cancel();
+        left
+    }
+}
+
+/// Counts a fragment as pending while it lives.
+struct Pending<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Pending<'a> {
+    fn new(pending: &'a watch::Sender<usize>) -> Pending<'a> {
+        pending.send_modify(|pending| *pending += 1);
+        Pending(pending)
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|pending| *pending -= 1);
+    }
+}
+
+impl Inner {
+    /// Tries until the fragment is stored.
+    async fn persist(&self, spool: &CompletedSpool, mut spec: watch::Receiver<Arc<JournalSpec>>) -> Fragment {
+        let mut backoff = Backoff::new(RETRY_WAITS);
+        loop {
+            let current = Arc::clone(&spec.borrow_and_update());
+            let Some(url) = current.fragment().stores.first() else {
+                if spec.changed().await.is_err() {
+                    // The replica is gone, and with it whoever could give the journal a store.
+                    std::future::pending::<()>().await;
+                }
+                continue;
+            };
+            let _pending = Pending::new(&self.pending);
+            let error = match self.attempt(spool, &current, url).await {
+                Ok(fragment) => return fragment,
+                Err(error) => error,
+            };
+            let Fragment { journal, begin, end, .. } = &spool.completed.fragment;
+            tracing::warn!(%journal, begin, end, %error, "failed to persist Spool (will retry)");
+            self.wait(&mut backoff, &mut spec).await;
+        }
+    }
+
+    /// Waits to try again: for the backoff, for a newer specification, or for the process to begin to end.
+    async fn wait(&self, backoff: &mut Backoff, spec: &mut watch::Receiver<Arc<JournalSpec>>) {
+        let wait = self.entropy.jitter(backoff.next(), RETRY_JITTER);
+        let is_draining = self.draining.is_cancelled();
+        tokio::select! {
+            biased;
+            () = self.draining.cancelled(), if !is_draining => {}
+            Ok(()) = spec.changed() => {}
+            () = self.clock.sleep(wait) => {}
+        }
+    }
+
+    async fn attempt(
+        &self,
+        spool: &CompletedSpool,
+        spec: &JournalSpec,
+        url: &str,
+    ) -> Result<Fragment, PersistError> {
+        let _upload = self.uploads.acquire().await.expect("it is never closed");
+        let fragment = placed(spool, spec, url)?;
+        let store = self.stores.get(url)?;
+        if !store.exists(&fragment).await? {
+            let (begin, file) = (fragment.begin, spool.file.clone());
+            let open = move || -> io::Result<Box<dyn Read + Send>> {
+                Ok(Box::new(SpoolReader { file: file.clone(), offset: begin }))
+            };
+            store.put(&fragment, None, Arc::new(open)).await?;
+        }
+        Ok(Fragment { mod_time: self.clock.unix_seconds(), ..fragment })
+    }
+
+    async fn on_stored(&self, fragment: Fragment, file: LocalFile, stored: Stored) {
+        self.persisted.inc();
+        tracing::debug!(journal = %fragment.journal, path = fragment.content_path(), "persisted fragment");
+        if stored(fragment) {
+            return;
+        }
+        let remove = move || fs::remove_file(file.path()).map_err(|err| (file, err));
+        if let Err((file, err)) = self.tasks.spawn_blocking("remove spool", remove).await {
+            tracing::warn!(spool = %file.path().display(), error = %err, "failed to remove a stored spool");
+        }
+    }
+}
+
+/// The fragment as it is to be stored at `url`.
+fn placed(spool: &CompletedSpool, spec: &JournalSpec, url: &str) -> Result<Fragment, PersistError> {
+    let completed = &spool.completed;
+    let text = &spec.fragment().path_postfix_template;
+    let context = Context {
+        fragment: &completed.fragment.to_proto(),
+        first_append_time: Some(completed.first_append),
+        registers: &completed.registers,
+        spec,
+    };
+    let path_postfix = Template::parse(text)
+        .and_then(|template| template.eval(&context))
+        .map_err(|source| PersistError::Postfix { template: text.clone(), source })?;
+    Ok(Fragment { path_postfix, backing_store: Some(url.into()), ..completed.fragment.clone() })
+}
+
+/// The content of a spool from an offset on. What follows the fragment's end is not to be asked for.
+struct SpoolReader {
+    file: LocalFile,
+    offset: i64,
+}
+
+impl Read for SpoolReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(self.offset, buffer)?;
+        self.offset += i64::try_from(read).expect("a buffer is shorter than i64::MAX");
+        Ok(read)
+    }
+}

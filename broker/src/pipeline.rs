@@ -1,0 +1,218 @@
+//! The pipeline of a primary: one long-lived stream of messages to every other replica of its journal, and the
+//! acknowledgements that come back (journal protocol §6).
+//!
+//! It has two halves. [`Scatter`] sends: it travels with the spool, so that peers see exactly the messages which the local
+//! spool is applied, in the same order. [`Gather`] receives: one response of each peer for each message that asked for
+//! acknowledgement, in order, any number of messages behind. The first failure of either half is kept; a pipeline that has
+//! failed is torn down, and its journal synchronises anew.
+//!
+//! A journal with one replica has a pipeline without peers: the same steps, to nobody.
+
+mod sync;
+
+use std::future::Future;
+
+use proto::protocol::process_spec::Id;
+use proto::protocol::{Fragment, Header, LabelSet, ReplicateRequest, ReplicateResponse, Route, Status};
+use tokio::sync::mpsc;
+
+pub(crate) use sync::{SyncOutcome, classify};
+
+use bytes::Bytes;
+
+/// A pipeline failed. What was in flight has an unknown outcome: some replicas may have committed it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PipelineError {
+    /// A peer could not be connected to.
+    #[error("connecting to {peer}: {cause}")]
+    Connect {
+        /// Its id.
+        peer: String,
+        /// Why not.
+        cause: String,
+    },
+    /// A peer's stream does not take messages any more.
+    #[error("send to {peer}: the stream has ended")]
+    Send {
+        /// Its id.
+        peer: String,
+    },
+    /// A peer's stream ended or failed.
+    #[error("recv from {peer}: {cause}")]
+    Receive {
+        /// Its id.
+        peer: String,
+        /// How it ended.
+        cause: String,
+    },
+    /// A peer did not accept a commit.
+    #[error("recv from {peer}: unexpected !OK response: {status}")]
+    NotOk {
+        /// Its id.
+        peer: String,
+        /// What it said.
+        status: Status,
+    },
+    /// A peer's answer to a synchronisation makes no sense.
+    #[error("recv from {peer}: unexpected {status}: {detail}")]
+    Unexpected {
+        /// Its id.
+        peer: String,
+        /// Its status.
+        status: Status,
+        /// What came with it.
+        detail: String,
+    },
+}
+
+fn print_id(id: &Id) -> String {
+    format!("zone:{:?} suffix:{:?} ", id.zone, id.suffix)
+}
+
+/// Opens streams to peers.
+pub trait PeerConnector: Send + Sync + 'static {
+    /// Begins a Replicate stream to `id`, which the route of `header` has an endpoint of.
+    ///
+    /// # Errors
+    /// Why there cannot be one.
+    fn connect(&self, id: &Id, header: &Header) -> Result<PeerChannels, String>;
+}
+
+/// The stream to one peer, as a [`PeerConnector`] makes it.
+#[derive(Debug)]
+pub struct PeerChannels {
+    /// Messages to it. Its capacity bounds how far a peer may be behind.
+    pub requests: mpsc::Sender<ReplicateRequest>,
+    /// What it answers.
+    pub responses: mpsc::Receiver<Result<ReplicateResponse, tonic::Status>>,
+}
+
+/// Connects to nobody: a broker that serves journals of one replica.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoPeers;
+
+impl PeerConnector for NoPeers {
+    fn connect(&self, _: &Id, _: &Header) -> Result<PeerChannels, String> {
+        Err("this broker does not replicate to others; let the journal have one replica".to_owned())
+    }
+}
+
+/// The sending half.
+#[derive(Debug, Default)]
+pub(crate) struct Scatter {
+    peers: Vec<(Id, mpsc::Sender<ReplicateRequest>)>,
+    /// Goes with the first message.
+    opening: Option<Header>,
+    failed: Option<PipelineError>,
+}
+
+/// The receiving half.
+#[derive(Debug, Default)]
+pub(crate) struct Gather {
+    peers: Vec<(Id, mpsc::Receiver<Result<ReplicateResponse, tonic::Status>>)>,
+    /// Of the round under way, in the order of `peers`.
+    partial: Vec<ReplicateResponse>,
+}
+
+/// Begins a pipeline to every member of the header's route but `header.process_id`, which is this broker.
+///
+/// # Errors
+/// If a peer cannot be connected to.
+pub(crate) fn start(
+    header: &Header,
+    connector: &dyn PeerConnector,
+) -> Result<(Scatter, Gather), PipelineError> {
+    let unrouted = Route::unrouted();
+    let route = header.route.as_ref().unwrap_or(&unrouted);
+    let (mut scatter, mut gather) = (Scatter::default(), Gather::default());
+    for id in route.members.iter().filter(|id| header.process() != Some(id)) {
+        let connected = connector.connect(id, header);
+        let PeerChannels { requests, responses } =
+            connected.map_err(|cause| PipelineError::Connect { peer: print_id(id), cause })?;
+        scatter.peers.push((id.clone(), requests));
+        gather.peers.push((id.clone(), responses));
+    }
+    scatter.opening = Some(header.clone());
+    Ok((scatter, gather))
+}
+
+impl Scatter {
+    /// Whether there is nobody to send to.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.peers.is_empty()
+    }
+
+    /// The first failure of a send.
+    pub(crate) fn failed(&self) -> Option<&PipelineError> {
+        self.failed.as_ref()
+    }
+
+    /// Sends a proposal with its registers. Blocks while a peer is behind.
+    pub(crate) fn propose(&mut self, proposal: &Fragment, registers: &LabelSet, acknowledge: bool) {
+        let opening = self.opening.take();
+        self.send(|id| ReplicateRequest {
+            header: opening.clone().map(|header| Header { process_id: Some(id.clone()), ..header }),
+            deprecated_journal: opening.as_ref().map_or_else(String::new, |_| proposal.journal.clone()),
+            proposal: Some(proposal.clone()),
+            registers: Some(registers.clone()),
+            acknowledge,
+            ..ReplicateRequest::default()
+        });
+    }
+
+    /// Sends content which follows `delta` uncommitted bytes. Blocks while a peer is behind.
+    pub(crate) fn content(&mut self, content: &Bytes, delta: i64) {
+        self.send(|_| ReplicateRequest {
+            content: content.clone(),
+            content_delta: delta,
+            ..ReplicateRequest::default()
+        });
+    }
+
+    fn send(&mut self, message: impl Fn(&Id) -> ReplicateRequest) {
+        for (id, peer) in &self.peers {
+            // The others still get it: a message that one peer lost is lost to it alone.
+            if peer.blocking_send(message(id)).is_err() && self.failed.is_none() {
+                self.failed = Some(PipelineError::Send { peer: print_id(id) });
+            }
+        }
+    }
+}
+
+impl Gather {
+    /// One response of every peer, in the order of the route. May be dropped and called again.
+    ///
+    /// # Errors
+    /// The first peer, in that order, whose stream ended or failed.
+    pub(crate) fn round(
+        &mut self,
+    ) -> impl Future<Output = Result<Vec<(Id, ReplicateResponse)>, PipelineError>> + '_ {
+        async move {
+            while let Some((id, responses)) = self.peers.get_mut(self.partial.len()) {
+                let failed = |cause| PipelineError::Receive { peer: print_id(id), cause };
+                match responses.recv().await {
+                    Some(Ok(response)) => self.partial.push(response),
+                    Some(Err(status)) => return Err(failed(status.to_string())),
+                    None => return Err(failed("unexpected EOF".to_owned())),
+                }
+            }
+            let ids = self.peers.iter().map(|(id, _)| id.clone());
+            Ok(ids.zip(std::mem::take(&mut self.partial)).collect())
+        }
+    }
+
+    /// One OK of every peer. May be dropped and called again.
+    ///
+    /// # Errors
+    /// As [`Gather::round`], or if a peer says anything else.
+    pub(crate) async fn acknowledged(&mut self) -> Result<(), PipelineError> {
+        let not_ok = |(id, response): &(Id, ReplicateResponse)| {
+            (response.status() != Status::Ok)
+                .then(|| PipelineError::NotOk { peer: print_id(id), status: response.status() })
+        };
+        self.round().await?.iter().find_map(not_ok).map_or(Ok(()), Err)
+    }
+}
+
+#[cfg(test)]
+mod tests;

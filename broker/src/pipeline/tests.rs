@@ -1,0 +1,181 @@
+use std::sync::Mutex;
+
+use proto::MemberId;
+use proto::Revision;
+use proto::protocol::header::Etcd;
+
+use super::*;
+
+fn id(suffix: &str) -> Id {
+    MemberId::new("zone", suffix).unwrap().to_proto()
+}
+
+fn header() -> Header {
+    let members = vec![id("peer-a"), id("peer-b"), id("self")];
+    let endpoints = ["http://a", "http://b", "http://self"].map(str::to_owned).to_vec();
+    let etcd = Etcd { cluster_id: 1, member_id: 2, revision: 9, raft_term: 4 };
+    Header::routed(id("self"), Route { members, primary: 2, endpoints }, etcd)
+}
+
+/// The far end of a peer's stream.
+struct Far {
+    requests: mpsc::Receiver<ReplicateRequest>,
+    responses: mpsc::Sender<Result<ReplicateResponse, tonic::Status>>,
+}
+
+#[derive(Default)]
+struct Connector {
+    far: Mutex<Vec<Far>>,
+}
+
+impl PeerConnector for Connector {
+    fn connect(&self, _: &Id, _: &Header) -> Result<PeerChannels, String> {
+        let (requests, far_requests) = mpsc::channel(8);
+        let (far_responses, responses) = mpsc::channel(8);
+        self.far.lock().unwrap().push(Far { requests: far_requests, responses: far_responses });
+        Ok(PeerChannels { requests, responses })
+    }
+}
+
+fn started() -> (Scatter, Gather, Vec<Far>) {
+    let connector = Connector::default();
+    let (scatter, gather) = start(&header(), &connector).unwrap();
+    (scatter, gather, connector.far.into_inner().unwrap())
+}
+
+fn fragment(begin: i64, end: i64) -> Fragment {
+    Fragment { journal: "a/journal".to_owned(), begin, end, ..Fragment::default() }
+}
+
+fn response(status: Status) -> ReplicateResponse {
+    ReplicateResponse { status: status.into(), ..ReplicateResponse::default() }
+}
+
+#[test]
+fn peers_get_the_same_messages_and_only_the_first_has_a_header() {
+    let (mut scatter, _gather, mut far) = started();
+    let registers = LabelSet::from_pairs([("a-name", "value")]);
+    scatter.propose(&fragment(0, 0), &registers, true);
+    scatter.content(&Bytes::from_static(b"foo"), 0);
+    scatter.content(&Bytes::from_static(b"bar"), 3);
+    scatter.propose(&fragment(0, 6), &registers, true);
+    for (peer, suffix) in far.iter_mut().zip(["peer-a", "peer-b"]) {
+        let got: Vec<_> = std::iter::from_fn(|| peer.requests.try_recv().ok()).collect();
+        let opening = &got[0];
+        assert_eq!(opening.header.as_ref().unwrap().process_id, Some(id(suffix)));
+        assert_eq!(opening.header.as_ref().unwrap().route, header().route);
+        assert_eq!(opening.deprecated_journal, "a/journal");
+        assert_eq!((opening.proposal.clone(), opening.acknowledge), (Some(fragment(0, 0)), true));
+        assert_eq!((&got[1].content[..], got[1].content_delta), (&b"foo"[..], 0));
+        assert_eq!((&got[2].content[..], got[2].content_delta), (&b"bar"[..], 3));
+        let commit = ReplicateRequest {
+            proposal: Some(fragment(0, 6)),
+            registers: Some(registers.clone()),
+            acknowledge: true,
+            ..ReplicateRequest::default()
+        };
+        assert_eq!(got[3..], [commit]);
+    }
+    assert_eq!(scatter.failed(), None);
+}
+
+#[tokio::test]
+async fn a_round_takes_one_response_of_each_peer_and_may_be_interrupted() {
+    let (_scatter, mut gather, far) = started();
+    far[0].responses.send(Ok(response(Status::Ok))).await.unwrap();
+    assert!(futures::FutureExt::now_or_never(gather.round()).is_none());
+    far[0].responses.send(Ok(response(Status::WrongRoute))).await.unwrap();
+    far[1].responses.send(Ok(response(Status::Ok))).await.unwrap();
+    gather.acknowledged().await.unwrap();
+    far[1].responses.send(Ok(response(Status::Ok))).await.unwrap();
+    let error = gather.acknowledged().await.unwrap_err().to_string();
+    assert_eq!(error, r#"recv from zone:"zone" suffix:"peer-a" : unexpected !OK response: WRONG_ROUTE"#);
+}
+
+#[tokio::test]
+async fn the_first_peer_that_fails_is_named() {
+    let (mut scatter, mut gather, mut far) = started();
+    drop(far.pop());
+    far[0].responses.send(Ok(response(Status::Ok))).await.unwrap();
+    let error = gather.round().await.unwrap_err().to_string();
+    assert_eq!(error, r#"recv from zone:"zone" suffix:"peer-b" : unexpected EOF"#);
+    let scatter = std::thread::spawn(move || {
+        scatter.propose(&fragment(0, 0), &LabelSet::default(), true);
+        scatter
+    });
+    let scatter = scatter.join().unwrap();
+    assert_eq!(
+        scatter.failed().unwrap().to_string(),
+        r#"send to zone:"zone" suffix:"peer-b" : the stream has ended"#
+    );
+    assert!(far[0].requests.try_recv().is_ok(), "the other peer has it");
+}
+
+#[test]
+fn without_peers_there_is_nobody_to_wait_for() {
+    let mut header = header();
+    header.route = Some(Route { members: vec![id("self")], primary: 0, endpoints: Vec::new() });
+    let (mut scatter, mut gather) = start(&header, &NoPeers).unwrap();
+    scatter.propose(&fragment(0, 0), &LabelSet::default(), true);
+    assert!(scatter.is_empty());
+    let round = futures::FutureExt::now_or_never(gather.round()).unwrap();
+    assert_eq!(round, Ok(Vec::new()));
+    let error = start(&super::tests::header(), &NoPeers).unwrap_err().to_string();
+    assert!(
+        error.starts_with(r#"connecting to zone:"zone" suffix:"peer-a" : this broker does not"#),
+        "{error}"
+    );
+}
+
+fn mismatch(begin: i64, end: i64, registers: &str) -> ReplicateResponse {
+    ReplicateResponse {
+        fragment: Some(fragment(begin, end)),
+        registers: Some(LabelSet::from_pairs([("of", registers)])),
+        ..response(Status::ProposalMismatch)
+    }
+}
+
+fn wrong_route(revision: i64, primary: i32) -> ReplicateResponse {
+    let mut header = header();
+    header.route.as_mut().unwrap().primary = primary;
+    header.etcd.as_mut().unwrap().revision = revision;
+    ReplicateResponse { header: Some(header), ..response(Status::WrongRoute) }
+}
+
+#[test]
+fn sync_responses_are_classified() {
+    let route = header().route.unwrap();
+    let registers = |of| Some(LabelSet::from_pairs([("of", of)]));
+    let ok = || response(Status::Ok);
+    let table = [
+        (ok(), ok(), Ok(SyncOutcome::Synchronised)),
+        (ok(), wrong_route(10, 1), Ok(SyncOutcome::ReadThrough(Revision(10)))),
+        (wrong_route(12, 1), wrong_route(11, 0), Ok(SyncOutcome::ReadThrough(Revision(12)))),
+        (wrong_route(9, 1), ok(), Err("unexpected WRONG_ROUTE: route as of revision 9")),
+        (wrong_route(10, 2), ok(), Err("unexpected WRONG_ROUTE: route as of revision 10")),
+        (mismatch(567, 892, "a"), ok(), Ok(SyncOutcome::RollTo { offset: 892, registers: registers("a") })),
+        (
+            mismatch(0, 200, "a"),
+            mismatch(0, 300, "b"),
+            Ok(SyncOutcome::RollTo { offset: 300, registers: registers("b") }),
+        ),
+        (mismatch(100, 100, "a"), ok(), Ok(SyncOutcome::RollTo { offset: 100, registers: None })),
+        (mismatch(50, 100, "a"), ok(), Err("unexpected PROPOSAL_MISMATCH: fragment 50..100")),
+        (mismatch(0, 99, "a"), ok(), Err("unexpected PROPOSAL_MISMATCH: fragment 0..99")),
+        (ok(), response(Status::JournalNotFound), Err("unexpected JOURNAL_NOT_FOUND: no detail")),
+        (
+            wrong_route(10, 1),
+            mismatch(0, 300, "b"),
+            Ok(SyncOutcome::RollTo { offset: 300, registers: registers("b") }),
+        ),
+    ];
+    for (a, b, expected) in table {
+        let responses = [(id("peer-a"), a), (id("peer-b"), b)];
+        let outcome = classify(100, &route, Revision(9), &responses).map_err(|err| err.to_string());
+        match (outcome, expected) {
+            (Ok(outcome), Ok(expected)) => assert_eq!(outcome, expected),
+            (Err(error), Err(expected)) => assert!(error.ends_with(expected), "{error}"),
+            (outcome, expected) => panic!("{outcome:?}, expected {expected:?}"),
+        }
+    }
+}

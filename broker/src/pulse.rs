@@ -1,0 +1,74 @@
+//! The pulse of a replica: a zero-byte append by the broker itself, every minute and whenever assignments change (journal
+//! protocol §5.9).
+//!
+//! Through it a journal that nobody appends to builds its pipeline, publishes its route, and leaves a fragment whose flush
+//! interval is over.
+
+use std::time::Duration;
+
+use futures::stream;
+use proto::JournalName;
+use proto::protocol::append_request::Suspend;
+use proto::protocol::{AppendRequest, Status};
+use runtime::CancellationToken;
+
+use crate::append::{AppendContext, serve_append};
+use crate::resolution::ResolveError;
+use crate::resolver::ResolveArgs;
+
+/// Time between pulses, and the longest that one may take.
+const PULSE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Pulses the local replica of `journal` until `stopped`.
+pub async fn run(context: AppendContext, journal: JournalName, stopped: CancellationToken) {
+    loop {
+        let began = context.deps().clock.now();
+        // Taken before the pulse, so that a change during it is not missed.
+        let Ok(invalidated) = invalidated(&context, &journal).await else { return };
+        tokio::select! {
+            biased;
+            () = stopped.cancelled() => return,
+            () = context.deps().tasks.token().cancelled() => return,
+            () = pulse(&context, &journal) => {}
+        }
+        tokio::select! {
+            biased;
+            () = stopped.cancelled() => return,
+            () = context.deps().tasks.token().cancelled() => return,
+            () = invalidated.cancelled() => {}
+            () = context.deps().clock.sleep_until(began + PULSE_INTERVAL) => {}
+        }
+    }
+}
+
+async fn invalidated(
+    context: &AppendContext,
+    journal: &JournalName,
+) -> Result<CancellationToken, ResolveError> {
+    let args = ResolveArgs { journal: journal.as_str(), ..ResolveArgs::default() };
+    Ok(context.resolver().resolve(args).await?.invalidated)
+}
+
+async fn pulse(context: &AppendContext, journal: &JournalName) {
+    let opening = AppendRequest {
+        journal: journal.as_str().to_owned(),
+        do_not_proxy: true,
+        suspend: Suspend::NoResume.into(),
+        ..AppendRequest::default()
+    };
+    let messages = stream::iter([Ok(opening), Ok(AppendRequest::default())]);
+    let failure = match context.deps().clock.timeout(PULSE_INTERVAL, serve_append(context, messages)).await {
+        Ok(Ok(response)) => match response.status() {
+            Status::Ok
+            | Status::JournalNotFound
+            | Status::NoJournalPrimaryBroker
+            | Status::NotJournalPrimaryBroker
+            | Status::Suspended => return,
+            status => status.to_string(),
+        },
+        Ok(Err(status)) if status.message().ends_with(&ResolveError::Stopped.to_string()) => return,
+        Ok(Err(status)) => status.message().to_owned(),
+        Err(elapsed) => elapsed.to_string(),
+    };
+    tracing::warn!(%journal, error = failure, "journal pulse failed (will retry)");
+}

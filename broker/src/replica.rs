@@ -1,0 +1,310 @@
+//! A journal replica: the spool, the index and the queue of one journal that is assigned to this broker.
+//!
+//! One *owner* task holds everything that changes: the spool with its files, the queue of complete appends, the
+//! pipeline, and the index. Others send it messages, and read what it publishes ([`Replica::index`]). The owner takes
+//! queued appends in groups: a group is judged and placed by a pure function, written to the pipeline and to the spool's
+//! file, made durable, acknowledged by all replicas, published, and only then answered. While one group waits for its
+//! sync and its acknowledgements the next one is written.
+//!
+//! A group whose write fails is answered with the error and leaves no byte; the next one starts afresh, so that a full
+//! disk fails appends only for as long as it is full. A group whose sync fails has an unknown outcome: its bytes stay in
+//! the journal, and the spool moves to a new file, since the kernel may have forgotten which of the old one's pages are
+//! not on disk.
+
+mod commit;
+mod fragments;
+mod metrics;
+mod owner;
+mod refresh;
+mod settle;
+mod synchronise;
+mod view;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fragment::index::Index;
+use fragment::spool::Head as SpoolHead;
+use fragment::{Codec, Fragment};
+use proto::protocol::{Header, JournalSpec, LabelSet, Status};
+use proto::{JournalName, Revision};
+use runtime::{CancellationToken, Clock, Entropy, Instant, Metrics, OnError, TaskGroup};
+use stores::Stores;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::append::{APPENDS_IN_FLIGHT_BYTES_MAX, Content, ContentSpace, Place, Transition, Wants};
+use crate::flow::Bucket;
+use crate::persist::Persister;
+use crate::pipeline::{NoPeers, PeerConnector, PipelineError};
+use crate::spool::{Durability, LocalFile, SpoolDisk, SpoolError, SpoolPlace};
+use fragments::{Epoch, Listing};
+use owner::{Channels, Owner};
+use refresh::Refresh;
+
+pub(crate) use view::Head;
+pub use view::IndexView;
+
+/// Messages to an owner that may wait. The content of appends among them is bounded by
+/// [`APPENDS_IN_FLIGHT_BYTES_MAX`].
+const MESSAGES_MAX: usize = 1024;
+
+/// What the replicas of a broker share. Cheap to clone.
+#[derive(Clone)]
+pub struct ReplicaDeps {
+    /// Time.
+    pub clock: Clock,
+    /// Randomness, for jitter.
+    pub entropy: Entropy,
+    /// The group of all replicas' tasks.
+    pub tasks: TaskGroup,
+    /// Fragment stores.
+    pub stores: Stores,
+    /// Uploads completed fragments.
+    pub persister: Persister,
+    /// Where the content of appends is gathered.
+    pub(crate) content: ContentSpace,
+    /// The file system of spools.
+    pub disk: Arc<dyn SpoolDisk>,
+    /// The broker's data directory, which this process has locked.
+    pub data_dir: PathBuf,
+    /// What an acknowledgement promises.
+    pub durability: Durability,
+    /// Opens pipelines to other brokers.
+    pub connector: Arc<dyn PeerConnector>,
+    pub(crate) metrics: metrics::SpoolMetrics,
+}
+
+/// The parts of [`ReplicaDeps`] that its owner chooses.
+pub struct ReplicaParts {
+    /// Time.
+    pub clock: Clock,
+    /// Randomness, for jitter.
+    pub entropy: Entropy,
+    /// The group of all replicas' tasks. Uploads run in a child of it.
+    pub tasks: TaskGroup,
+    /// Fragment stores.
+    pub stores: Stores,
+    /// Where to count.
+    pub metrics: Metrics,
+    /// The file system of spools.
+    pub disk: Arc<dyn SpoolDisk>,
+    /// The broker's data directory, which this process has locked.
+    pub data_dir: PathBuf,
+    /// What an acknowledgement promises.
+    pub durability: Durability,
+}
+
+impl ReplicaDeps {
+    /// What the replicas of one broker share.
+    pub fn new(parts: ReplicaParts) -> ReplicaDeps {
+        let ReplicaParts { clock, entropy, tasks, stores, metrics, disk, data_dir, durability } = parts;
+        let content = ContentSpace::new(Arc::clone(&disk), &data_dir, APPENDS_IN_FLIGHT_BYTES_MAX);
+        let metrics = metrics::SpoolMetrics::new(&metrics);
+        let persister = Persister::new(&clock, &entropy, &tasks, &stores, metrics.persisted.clone());
+        let connector = Arc::new(NoPeers);
+        ReplicaDeps {
+            clock,
+            entropy,
+            tasks,
+            stores,
+            persister,
+            content,
+            disk,
+            data_dir,
+            durability,
+            connector,
+            metrics,
+        }
+    }
+}
+
+/// Why a replica is shut down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// The journal is served elsewhere, or again by the next process. What is not stored yet is uploaded, and stays on
+    /// disk until it is.
+    Handover,
+    /// The journal is no more: its local content is removed.
+    Deleted,
+}
+
+/// A journal replica of this broker. Clones are the same replica.
+#[derive(Clone)]
+pub struct Replica {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    journal: JournalName,
+    messages: mpsc::Sender<Message>,
+    spec: watch::Sender<Arc<JournalSpec>>,
+    view: watch::Receiver<IndexView>,
+    bucket: Mutex<Bucket>,
+    started_at: Instant,
+}
+
+/// An append that is complete, in the queue.
+pub(crate) struct Job {
+    /// Its preconditions.
+    pub(crate) wants: Wants,
+    /// Labels to add to the registers.
+    pub(crate) union_registers: Option<LabelSet>,
+    /// Labels to take from the registers first.
+    pub(crate) subtract_registers: Option<LabelSet>,
+    /// Whether it completes a suspension: the spool rolls, so that its content is stored.
+    pub(crate) roll_at_end: bool,
+    /// Its content, whole.
+    pub(crate) content: Arc<Content>,
+    /// Where the outcome goes.
+    pub(crate) reply: oneshot::Sender<Outcome>,
+}
+
+/// What became of an append.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// Every replica has committed it.
+    Committed(Place, Codec),
+    /// It has no effect, and is answered with this status.
+    Refused(Status, Arc<LabelSet>),
+    /// It has no effect yet: the journal's suspension must change first.
+    Suspend(Transition),
+    /// It has no effect yet: it is to be resolved again.
+    Resolve,
+    /// It failed.
+    Failed(AppendError),
+}
+
+/// Why an append failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum AppendError {
+    /// It could not be written, and has no effect.
+    #[error("{0}")]
+    Write(Arc<SpoolError>),
+    /// It was written but could not be synced to the disk, which leaves its outcome unknown.
+    #[error("{0}")]
+    Sync(Arc<SpoolError>),
+    /// A peer failed, which leaves its outcome unknown.
+    #[error("{0}")]
+    Pipeline(PipelineError),
+    /// The registers that it would leave are larger than spools can keep. It has no effect.
+    #[error("registers of {0} bytes are too large (expected at most {max})", max = fragment::spool::REGISTERS_BYTES_MAX)]
+    Registers(usize),
+    /// The replica was torn down with the append in its queue.
+    #[error("the replica stopped before the append was settled")]
+    Stopped,
+}
+
+/// What a synchronisation of the pipeline came to.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Synchronised {
+    /// All replicas agree.
+    Ready,
+    /// A peer knows of a newer route.
+    ReadThrough(Revision),
+    /// The replica is being shut down.
+    Closed,
+}
+
+/// What others ask of the owner.
+enum Message {
+    Append(Job),
+    Synchronise { header: Header, reply: oneshot::Sender<Result<Synchronised, AppendError>> },
+    Stored(Fragment, LocalFile),
+    Listed(Listing),
+    Shutdown { farewell: Farewell, reply: oneshot::Sender<()> },
+}
+
+impl Replica {
+    /// Starts the replica of `journal`, whose item was created at `create_revision`. It adopts the spools that it finds; no
+    /// other replica of the journal may be running in this process.
+    pub fn start(
+        journal: JournalName,
+        create_revision: Revision,
+        spec: Arc<JournalSpec>,
+        deps: ReplicaDeps,
+    ) -> Replica {
+        let (messages, inbox) = mpsc::channel(MESSAGES_MAX);
+        let spec = watch::Sender::new(spec);
+        let index = Arc::new(Index::new(journal.clone()));
+        let (publisher, view) = watch::channel(IndexView { index, first_listing_done: false, head: None });
+        let head = SpoolHead { journal: journal.clone(), create_revision: create_revision.0 };
+        let place = SpoolPlace::new(Arc::clone(&deps.disk), &deps.data_dir, deps.durability, head);
+        let stop = CancellationToken::new();
+        let own = messages.downgrade();
+        let epoch = Epoch::default();
+        let refresh = Refresh {
+            journal: journal.clone(),
+            spec: spec.subscribe(),
+            owner: own.clone(),
+            epoch: epoch.clone(),
+            stop: stop.clone(),
+        };
+        deps.tasks.spawn("refresh", OnError::Log, refresh.run(deps.clone()));
+        let channels = Channels { spec: spec.subscribe(), publisher, inbox, own, epoch, stop };
+        deps.tasks.spawn("replica", OnError::Log, Owner::new(place, deps.clone(), channels).run());
+        let started_at = deps.clock.now();
+        let inner = Inner { journal, messages, spec, view, bucket: Mutex::default(), started_at };
+        Replica { inner: Arc::new(inner) }
+    }
+
+    /// The journal.
+    pub fn journal(&self) -> &JournalName {
+        &self.inner.journal
+    }
+
+    /// Takes a newer specification of the journal. What it changes takes effect with the next append or pulse.
+    pub fn update_spec(&self, spec: Arc<JournalSpec>) {
+        self.inner.spec.send_replace(spec);
+    }
+
+    /// What the replica publishes. It changes with every settled group of appends and every change of the fragments.
+    pub fn index(&self) -> watch::Receiver<IndexView> {
+        self.inner.view.clone()
+    }
+
+    /// Takes no more appends, settles the ones under way, completes the current fragment, and ends the owner. The uploads
+    /// of completed fragments go on in the persister.
+    pub async fn shutdown(self, farewell: Farewell) {
+        let (reply, done) = oneshot::channel();
+        if self.inner.messages.send(Message::Shutdown { farewell, reply }).await.is_ok() {
+            // An error means that the owner has gone another way.
+            drop(done.await);
+        }
+    }
+
+    /// Credit of the journal's flow control.
+    pub(crate) fn bucket(&self) -> MutexGuard<'_, Bucket> {
+        self.inner.bucket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Time since the replica started, which is the time of its flow control.
+    pub(crate) fn age(&self, clock: &Clock) -> Duration {
+        clock.now().duration_since(self.inner.started_at)
+    }
+
+    /// Queues a complete append, and waits for its outcome. Once this was called the append may take effect, even if the
+    /// future is dropped.
+    pub(crate) async fn append(&self, job: Job, outcome: oneshot::Receiver<Outcome>) -> Outcome {
+        match self.inner.messages.send(Message::Append(job)).await {
+            Ok(()) => outcome.await.unwrap_or(Outcome::Failed(AppendError::Stopped)),
+            Err(_) => Outcome::Resolve,
+        }
+    }
+
+    /// Makes the pipeline one over the route of `header`, which names this broker, unless it is that already.
+    pub(crate) async fn synchronise(&self, header: Header) -> Result<Synchronised, AppendError> {
+        let (reply, outcome) = oneshot::channel();
+        if self.inner.messages.send(Message::Synchronise { header, reply }).await.is_err() {
+            return Ok(Synchronised::Closed);
+        }
+        outcome.await.unwrap_or(Ok(Synchronised::Closed))
+    }
+}
+
+impl std::fmt::Debug for Replica {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replica").field("journal", &self.inner.journal).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,284 @@
+//! Groups of appends, from the queue to their answers.
+
+use std::sync::Arc;
+
+use fragment::Fragment;
+use futures::FutureExt;
+use tokio::sync::oneshot;
+
+use super::owner::{Owner, Worked};
+use super::view::Head;
+use super::writer::{GroupResult, GroupWork, Writer};
+use super::{AppendError, Job, Outcome};
+use crate::append::{Admission, GroupFormer, Known, Offer};
+use crate::pipeline::PipelineError;
+use crate::spool::{CompletedSpool, Durability, LocalFile, SpoolError, Written};
+
+/// Groups that may be written and not settled. The ring of a spool's manifest must keep the last synced one.
+const GROUPS_UNSETTLED_MAX: u64 = 4;
+const _: () = assert!(GROUPS_UNSETTLED_MAX + 2 <= fragment::spool::MANIFEST_SLOTS);
+/// Bytes of a group that is written in place: the page cache takes them in less time than it takes to wake a thread.
+const INLINE_WRITE_BYTES_MAX: i64 = 64 << 10;
+
+/// An append and its outcome.
+pub(super) type Answer = (oneshot::Sender<Outcome>, Outcome);
+/// Number of the last group that a sync covers, and how the sync went.
+pub(super) type Synced = (u64, Result<(), Arc<SpoolError>>);
+
+/// What is to be done once a group is settled.
+pub(super) struct Settlement {
+    answers: Vec<Answer>,
+    completed: Option<CompletedSpool>,
+    written: Option<Written>,
+}
+
+/// A group that is about to be written.
+struct Formed {
+    work: Option<GroupWork>,
+    answers: Vec<Answer>,
+}
+
+impl Owner {
+    /// Starts whatever can be started.
+    pub(super) fn advance(&mut self) {
+        loop {
+            self.begin_sync();
+            self.settle();
+            let may_write = self.wish.is_none() && self.ledger.unsettled() < GROUPS_UNSETTLED_MAX;
+            if self.queue.is_empty() || !may_write {
+                return;
+            }
+            if self.route.is_none() && self.writer.is_some() {
+                // Without a pipeline there is no telling whether this is still the primary.
+                self.queue.drain(..).for_each(|job| job.answer(Outcome::Resolve));
+                return;
+            }
+            let Some(writer) = self.writer.take() else { return };
+            let Formed { work, answers } = self.form(&writer);
+            let Some(work) = work else {
+                self.writer = Some(writer);
+                self.ledger.follow(Settlement { answers, completed: None, written: None });
+                continue;
+            };
+            if !self.write(writer, work, answers) {
+                return;
+            }
+        }
+    }
+
+    /// Takes appends off the queue which commit together.
+    fn form(&mut self, writer: &Writer) -> Formed {
+        self.refresh_spec();
+        let spool = writer.dir.spool();
+        let (known, now) = (self.known(spool.fragment()), self.deps.clock.unix_now());
+        let mut former = GroupFormer::new(spool, known, &self.terms, &self.policy, now);
+        let (mut answers, mut contents) = (Vec::new(), Vec::new());
+        while let Some(job) = self.queue.front() {
+            let outcome = match former.offer(&job.offer()) {
+                Admission::Joined(place) => {
+                    contents.push(Arc::clone(&job.content));
+                    Outcome::Committed(place, former.codec())
+                }
+                Admission::Refused(status, registers) => Outcome::Refused(status, registers),
+                Admission::RegistersTooLarge(size) => Outcome::Failed(AppendError::Registers(size)),
+                Admission::Suspend(transition) => Outcome::Suspend(transition),
+                Admission::Deferred => break,
+                Admission::Resync(offset) => {
+                    self.wish.get_or_insert_default().roll_to = Some(offset);
+                    break;
+                }
+            };
+            let job = self.queue.pop_front().expect("it is at the front");
+            answers.push((job.reply, outcome));
+        }
+        let work = former.finish().map(|group| {
+            let crate::append::Group { roll, bytes, registers } = group;
+            GroupWork { roll, contents, bytes, registers, now }
+        });
+        // Without peers, a group that writes nothing has nothing to wait for but the groups before it.
+        let is_needed =
+            |work: &GroupWork| work.roll.is_some() || work.bytes > 0 || !writer.scatter.is_empty();
+        Formed { work: work.filter(is_needed), answers }
+    }
+
+    /// Writes a group; whether that is done already.
+    fn write(&mut self, mut writer: Writer, work: GroupWork, answers: Vec<Answer>) -> bool {
+        let in_place = work.bytes <= INLINE_WRITE_BYTES_MAX
+            && work.is_plain()
+            && writer.scatter.is_empty()
+            && self.latest_file.is_some();
+        if in_place {
+            let result = writer.write(&work);
+            self.on_written(writer, result, answers);
+            return true;
+        }
+        let write = move || {
+            let result = writer.write(&work);
+            (writer, result)
+        };
+        let written = self.deps.tasks.spawn_blocking("write group", write);
+        let written = written.map(|(writer, result)| Worked::Written(writer, result, answers));
+        self.work = Some(written.boxed());
+        false
+    }
+
+    pub(super) fn on_written(&mut self, writer: Writer, result: GroupResult, answers: Vec<Answer>) {
+        let GroupResult { completed, written, bytes, outcome } = result;
+        self.latest_file = written.file.clone().or(self.latest_file.take());
+        let metrics = &self.deps.metrics;
+        let answers = match outcome {
+            Ok(()) => {
+                metrics.commits.inc();
+                metrics.commit_bytes.inc_by(bytes);
+                answers
+            }
+            Err(err) => {
+                metrics.rollbacks.inc();
+                metrics.rollback_bytes.inc_by(bytes);
+                tracing::warn!(journal = %self.place.head.journal, error = %err, "failed to write appends");
+                failed(answers, &AppendError::Write(Arc::new(err)))
+            }
+        };
+        let (has_peers, send_error) = (!writer.scatter.is_empty(), writer.scatter.failed().cloned());
+        self.writer = Some(writer);
+        self.ledger.write(Settlement { answers, completed, written: Some(written) });
+        if self.deps.durability == Durability::Process {
+            self.ledger.on_synced(self.ledger.written());
+        }
+        match send_error {
+            Some(error) => self.on_acknowledged(Err(error)),
+            None if !has_peers => self.ledger.on_acknowledged(),
+            None => {}
+        }
+    }
+
+    /// Starts a sync of everything written, unless one is under way.
+    fn begin_sync(&mut self) {
+        if self.syncing.is_some() || !self.ledger.awaits_sync() {
+            return;
+        }
+        let mut files: Vec<LocalFile> = Vec::new();
+        for file in self.ledger.unsynced().filter_map(|group| group.written.as_ref()?.file.as_ref()) {
+            if files.iter().all(|known| known.path() != file.path()) {
+                files.push(file.clone());
+            }
+        }
+        let number = self.ledger.written();
+        let sync = move || files.iter().try_for_each(LocalFile::sync).map_err(Arc::new);
+        let synced = self.deps.tasks.spawn_blocking("sync spool", sync);
+        self.syncing = Some(synced.map(move |outcome| (number, outcome)).boxed());
+    }
+
+    pub(super) fn on_synced(&mut self, (number, outcome): Synced) {
+        match outcome {
+            Ok(()) => self.ledger.on_synced(number),
+            Err(err) => {
+                tracing::error!(journal = %self.place.head.journal, error = %err, "failed to sync appends");
+                self.fail_unsettled(&AppendError::Sync(err));
+                let end = self.head.as_ref().map(|head| head.end);
+                let wish = self.wish.get_or_insert_default();
+                (wish.roll_to, wish.must_roll) = (end, true);
+            }
+        }
+    }
+
+    pub(super) fn on_acknowledged(&mut self, outcome: Result<(), PipelineError>) {
+        match outcome {
+            Ok(()) => self.ledger.on_acknowledged(),
+            Err(err) => {
+                tracing::warn!(journal = %self.place.head.journal, error = %err, "pipeline failed");
+                // The next append synchronises a new one.
+                self.route = None;
+                self.fail_unsettled(&AppendError::Pipeline(err));
+            }
+        }
+    }
+
+    /// Answers everything unsettled with `error`. What was written stays: it is in the spool, and part of the journal.
+    fn fail_unsettled(&mut self, error: &AppendError) {
+        for group in self.ledger.abandon() {
+            self.apply(Settlement { answers: failed(group.answers, error), ..group });
+        }
+    }
+
+    /// Publishes and answers the groups that are settled.
+    fn settle(&mut self) {
+        let mut answers = Vec::new();
+        let mut is_changed = false;
+        for mut group in self.ledger.take_settled() {
+            answers.append(&mut group.answers);
+            is_changed |= self.enter(group);
+        }
+        if is_changed {
+            self.publish();
+        }
+        // Only now: whoever has an answer finds what it says published.
+        for (reply, outcome) in answers {
+            drop(reply.send(outcome));
+        }
+    }
+
+    fn apply(&mut self, group: Settlement) {
+        let Settlement { answers, completed, written } = group;
+        if self.enter(Settlement { answers: Vec::new(), completed, written }) {
+            self.publish();
+        }
+        for (reply, outcome) in answers {
+            drop(reply.send(outcome));
+        }
+    }
+
+    /// Enters what a group wrote into the index; whether there was anything.
+    fn enter(&mut self, group: Settlement) -> bool {
+        let Settlement { completed, written, .. } = group;
+        let is_changed = completed.is_some() || written.is_some();
+        completed.into_iter().for_each(|completed| self.on_completed(completed));
+        written.into_iter().for_each(|written| self.enter_written(written));
+        is_changed
+    }
+
+    /// Enters the spool's fragment.
+    pub(super) fn enter_written(&mut self, written: Written) {
+        let Written { fragment, registers, file } = written;
+        self.head = Some(Head {
+            begin: fragment.begin,
+            end: fragment.end,
+            registers: Arc::new(registers),
+            route: self.route.clone(),
+        });
+        if let (Some(file), false) = (file, fragment.is_empty()) {
+            self.fragments.insert_local(fragment, file);
+        }
+    }
+
+    /// The span of all fragments, with those of groups that are not settled.
+    fn known(&self, current: &Fragment) -> Known {
+        let index = self.fragments.index();
+        let mut known = super::view::known(index);
+        let completed = self.ledger.waiting().filter_map(|group| group.completed.as_ref());
+        let unsettled = completed.map(|spool| &spool.completed.fragment).chain([current]);
+        for fragment in unsettled.filter(|fragment| !fragment.is_empty()) {
+            known.begin = if known.is_empty() { fragment.begin } else { known.begin.min(fragment.begin) };
+            if fragment.end >= known.end {
+                known = Known { end: fragment.end, last_mod_time: 0, ..known };
+            }
+        }
+        known
+    }
+}
+
+fn failed(answers: Vec<Answer>, error: &AppendError) -> Vec<Answer> {
+    answers.into_iter().map(|(reply, _)| (reply, Outcome::Failed(error.clone()))).collect()
+}
+
+impl Job {
+    fn offer(&self) -> Offer<'_> {
+        Offer {
+            wants: self.wants.clone(),
+            length: self.content.length(),
+            union_registers: self.union_registers.as_ref(),
+            subtract_registers: self.subtract_registers.as_ref(),
+            roll_at_end: self.roll_at_end,
+        }
+    }
+}
