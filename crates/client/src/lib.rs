@@ -19,6 +19,8 @@ mod reader;
 mod routes;
 mod shard_client;
 pub mod specs;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod uncommitted;
 mod watched_list;
 

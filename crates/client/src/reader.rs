@@ -210,7 +210,7 @@ impl Reader {
         let journal = bare_name(&self.request.journal);
         match self.frames.on_end() {
             End::Closed => Err(ReadError::Closed),
-            End::EndOffset => Err(ReadError::EndOffset),
+            End::Complete => Err(ReadError::EndOffset),
             End::Status(Status::OffsetNotYetAvailable) => {
                 Err(ReadError::NotYetAvailable { offset: self.offset(), write_head: self.write_head() })
             }

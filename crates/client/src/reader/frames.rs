@@ -22,7 +22,7 @@ pub(super) enum End {
     /// The broker ended the stream, as it may at any time.
     Closed,
     /// Everything before the request's end offset was read.
-    EndOffset,
+    Complete,
     /// The broker answered with a status.
     Status(Status),
     /// The broker wants this fragment to be read from its store, from the current offset.
@@ -129,7 +129,7 @@ impl Frames {
             return End::Status(self.status);
         }
         if self.end_offset != 0 && self.offset >= self.end_offset {
-            return End::EndOffset;
+            return End::Complete;
         }
         match self.pending.take() {
             Some((fragment, url)) if !self.metadata_only => End::Fragment(Box::new(fragment), url),
@@ -191,7 +191,7 @@ mod tests {
         frames.on_frame(metadata(0, 100, "")).unwrap();
         assert_eq!(frames.on_end(), End::Closed);
         frames.on_frame(content(0, b"abc")).unwrap();
-        assert_eq!(frames.on_end(), End::EndOffset);
+        assert_eq!(frames.on_end(), End::Complete);
         assert!(frames.on_frame(content(3, b"d")).is_err(), "content past the end offset");
 
         let mut frames = Frames::new(&request(0, 0));

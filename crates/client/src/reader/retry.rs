@@ -1,6 +1,7 @@
 //! What a reader which goes on does about the end of a call.
 
 use super::ReadError;
+use crate::error::ClientError;
 use proto::protocol::Status;
 
 /// Attempts to find a journal, before it is taken to not exist: a broker may not have heard of it yet.
@@ -28,7 +29,7 @@ pub(super) fn decide(error: &ReadError, block: bool, progressed: bool, attempts:
         ReadError::NotYetAvailable { .. } if !block => Decision::Return,
         ReadError::JournalNotFound(_) if attempts >= NOT_FOUND_ATTEMPTS => Decision::Return,
         // What is wrong with the request stays wrong.
-        ReadError::Client(error) if matches!(error, crate::ClientError::Request(_)) => Decision::Return,
+        ReadError::Client(ClientError::Request(_)) => Decision::Return,
         // Brokers close calls freely, and tell where to go instead; but not again and again without a word.
         ReadError::Closed if progressed || attempts == 0 => Decision::Again,
         ReadError::Client(error) if error.status() == Some(Status::NotJournalBroker) && attempts == 0 => {
@@ -43,7 +44,6 @@ pub(super) fn decide(error: &ReadError, block: bool, progressed: bool, attempts:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ClientError;
 
     #[test]
     fn errors_are_sorted_into_ends_and_interruptions() {
