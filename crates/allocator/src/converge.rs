@@ -58,10 +58,10 @@ pub(crate) fn converge<S: Allocatable>(
             checkpoints.push(checkpoint);
         }
     }
-    let guard = round.state.leader().map(|leader| Compare::ModRevision {
-        key: prefix.member(&leader.id),
-        equals: leader.mod_revision,
-    });
+    let guard = round
+        .state
+        .leader()
+        .map(|leader| Compare::ModRevision { key: prefix.member(&leader.id), equals: leader.mod_revision });
     (batch(checkpoints, guard), round.counts)
 }
 
@@ -118,7 +118,8 @@ impl<'a, S: Allocatable> Round<'a, S> {
             }
         }
         if !removed.is_empty() {
-            let unchanged = Compare::ModRevision { key: self.prefix.item(&item.id), equals: item.mod_revision };
+            let unchanged =
+                Compare::ModRevision { key: self.prefix.item(&item.id), equals: item.mod_revision };
             checkpoint.compares.push(unchanged);
         }
         for one in &removed {

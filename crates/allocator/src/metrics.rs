@@ -27,7 +27,8 @@ impl AllocatorMetrics {
         AllocatorMetrics {
             added: metrics.counter("gazette_allocator_assignment_added_total", "Assignments added."),
             removed: metrics.counter("gazette_allocator_assignment_removed_total", "Assignments removed."),
-            packed: metrics.counter("gazette_allocator_assignment_packed_total", "Assignments moved to a lower slot."),
+            packed: metrics
+                .counter("gazette_allocator_assignment_packed_total", "Assignments moved to a lower slot."),
             converge: metrics.counter("gazette_allocator_converge_total", "Rounds that changed assignments."),
             runtime: metrics.histogram_vec(
                 "gazette_allocator_max_flow_runtime_seconds",
@@ -35,7 +36,8 @@ impl AllocatorMetrics {
                 &[],
                 RUNTIME_BUCKETS,
             ),
-            slots: metrics.gauge("gazette_allocator_desired_replication_slots", "Assignments that items want."),
+            slots: metrics
+                .gauge("gazette_allocator_desired_replication_slots", "Assignments that items want."),
             items: metrics.gauge("gazette_allocator_items", "Items to assign."),
             members: metrics.gauge("gazette_allocator_members", "Members to assign to."),
         }

@@ -57,8 +57,9 @@ pub trait Solver: Send + Sync {
 /// Balances assignments over members, spreads an item over zones, and keeps current assignments where their members
 /// have room.
 ///
-/// Each member first takes up to its fair share: its part of all wanted assignments, in proportion to its limit, rounded
-/// up. Items which find no place within fair shares then use what is left of the limits.
+/// A member keeps current assignments up to its fair share: its part of all wanted assignments, in proportion to its
+/// limit, rounded up. What is missing goes to another zone first, then within fair shares, and uses what is left of the
+/// limits last.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BalancedSolver;
 
@@ -66,16 +67,9 @@ impl Solver for BalancedSolver {
     fn solve(&self, problem: &Problem) -> Assignment {
         let mut placing = Placing::new(problem);
         placing.keep_current();
-        placing.place_missing(Room::FairShare);
-        placing.place_missing(Room::Limit);
+        placing.place_missing();
         placing.into_assignment()
     }
-}
-
-#[derive(Clone, Copy)]
-enum Room {
-    FairShare,
-    Limit,
 }
 
 /// A solution that grows.
@@ -108,48 +102,47 @@ impl<'a> Placing<'a> {
         for (at, item) in self.problem.items.iter().enumerate() {
             for member in &item.current {
                 let wants_more = self.chosen[at].len() < item.replication as usize;
-                if wants_more && self.has_room(*member, Room::FairShare) && !self.chosen[at].contains(member) {
+                if wants_more && self.is_below_fair_share(*member) && !self.chosen[at].contains(member) {
                     self.choose(at, *member);
                 }
             }
         }
     }
 
-    fn place_missing(&mut self, room: Room) {
+    fn place_missing(&mut self) {
         for (at, item) in self.problem.items.iter().enumerate() {
             while self.chosen[at].len() < item.replication as usize {
-                let Some(member) = self.best(at, room) else { break };
+                let Some(member) = self.best(at) else { break };
                 self.choose(at, member);
             }
         }
     }
 
-    /// The member for one more assignment of an item: in the zone which has fewest of it, a current one before others,
-    /// then the least loaded.
-    fn best(&self, at: usize, room: Room) -> Option<usize> {
+    /// The member for one more assignment of an item: in the zone which has fewest of it, one within its fair share
+    /// before others, a current one before others, then the least loaded.
+    fn best(&self, at: usize) -> Option<usize> {
         let item = &self.problem.items[at];
         let chosen = &self.chosen[at];
         let in_zone = |member: usize| {
             let zone = &self.problem.members[member].id.zone;
             chosen.iter().filter(|other| self.problem.members[**other].id.zone == *zone).count()
         };
-        let candidates = (0..self.problem.members.len())
-            .filter(|member| !chosen.contains(member) && self.has_room(*member, room));
+        let candidates = (0..self.problem.members.len()).filter(|member| {
+            !chosen.contains(member) && self.used[*member] < self.problem.members[*member].limit
+        });
         candidates.min_by(|a, b| {
             let (limit_a, limit_b) = (self.problem.members[*a].limit, self.problem.members[*b].limit);
             let load = u64::from(self.used[*a]) * u64::from(limit_b);
             let by_load = load.cmp(&(u64::from(self.used[*b]) * u64::from(limit_a)));
-            let is_new = |member: &usize| !item.current.contains(member);
-            in_zone(*a).cmp(&in_zone(*b)).then(is_new(a).cmp(&is_new(b))).then(by_load).then(a.cmp(b))
+            let rank = |member: usize| {
+                (in_zone(member), !self.is_below_fair_share(member), !item.current.contains(&member))
+            };
+            rank(*a).cmp(&rank(*b)).then(by_load).then(a.cmp(b))
         })
     }
 
-    fn has_room(&self, member: usize, room: Room) -> bool {
-        let most = match room {
-            Room::FairShare => self.fair[member],
-            Room::Limit => self.problem.members[member].limit,
-        };
-        self.used[member] < most
+    fn is_below_fair_share(&self, member: usize) -> bool {
+        self.used[member] < self.fair[member]
     }
 
     fn choose(&mut self, at: usize, member: usize) {
@@ -161,7 +154,8 @@ impl<'a> Placing<'a> {
         let mut pairs = Vec::new();
         for (item, mut members) in self.problem.items.iter().zip(self.chosen) {
             members.sort_unstable();
-            let ids = members.into_iter().map(|member| (item.id.clone(), self.problem.members[member].id.clone()));
+            let ids =
+                members.into_iter().map(|member| (item.id.clone(), self.problem.members[member].id.clone()));
             pairs.extend(ids);
         }
         Assignment { pairs }

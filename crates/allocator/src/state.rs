@@ -116,7 +116,8 @@ impl State {
                 mod_revision: entry.mod_revision,
             })
             .collect();
-        let index: HashMap<_, _> = members.iter().enumerate().map(|(at, member)| (member.id.clone(), at)).collect();
+        let index: HashMap<_, _> =
+            members.iter().enumerate().map(|(at, member)| (member.id.clone(), at)).collect();
         for key in space.assignments().keys() {
             if let Some(at) = index.get(&key.member)
                 && space.items().contains_key(&key.item)
@@ -164,9 +165,11 @@ impl State {
 
     /// What a solver needs to know.
     pub(crate) fn problem<S: Allocatable>(&self, space: &KeySpace<S>) -> Problem {
-        let members = self.members.iter().map(|member| ProblemMember { id: member.id.clone(), limit: member.limit });
+        let members =
+            self.members.iter().map(|member| ProblemMember { id: member.id.clone(), limit: member.limit });
         let items = self.items.iter().map(|item| {
-            let mut current: Vec<&AssignmentKey> = space.assignments_of(&item.id).map(|(key, _)| key).collect();
+            let mut current: Vec<&AssignmentKey> =
+                space.assignments_of(&item.id).map(|(key, _)| key).collect();
             current.sort_by_key(|key| key.slot);
             ProblemItem {
                 id: item.id.clone(),
