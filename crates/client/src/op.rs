@@ -6,6 +6,7 @@
 use crate::error::ClientError;
 use proto::protocol::{AppendResponse, Status};
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -13,28 +14,46 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 /// Why an operation failed. Shared by all who wait for it.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug)]
 pub enum OpError {
     /// The operation's owner was told to stop. Its outcome is unknown.
-    #[error("operation was cancelled")]
     Cancelled,
     /// The operation's owner went away. Its outcome is unknown.
-    #[error("operation was abandoned")]
     Abandoned,
     /// The operation had to wait for another one, which failed. It had no effect.
-    #[error("dependency failed: {0}")]
     Dependency(Arc<OpError>),
     /// A request failed for good.
-    #[error(transparent)]
     Client(ClientError),
     /// Anything else, as applications and stores report it.
-    #[error("{0}")]
-    Failed(Arc<dyn std::error::Error + Send + Sync>),
+    Failed(Arc<dyn Error + Send + Sync>),
+}
+
+impl fmt::Display for OpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpError::Cancelled => f.write_str("operation was cancelled"),
+            OpError::Abandoned => f.write_str("operation was abandoned"),
+            OpError::Dependency(error) => write!(f, "dependency failed: {error}"),
+            OpError::Client(error) => error.fmt(f),
+            OpError::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Error for OpError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            OpError::Cancelled | OpError::Abandoned => None,
+            OpError::Dependency(error) => Some(&**error),
+            OpError::Client(error) => error.source(),
+            OpError::Failed(error) => error.source(),
+        }
+    }
 }
 
 impl OpError {
     /// Any error as an operation's.
-    pub fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> OpError {
+    pub fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> OpError {
         OpError::Failed(Arc::from(error.into()))
     }
 
@@ -46,9 +65,20 @@ impl OpError {
         }
     }
 
-    /// Whether another writer took over: a journal's registers no longer match. This process must stop writing.
+    /// Whether another writer took over: a journal's registers no longer match. This process must stop writing. Looks
+    /// through the sources of what others reported.
     pub fn is_fenced(&self) -> bool {
-        self.status() == Some(Status::RegisterMismatch)
+        let mut cause = match self.root() {
+            OpError::Failed(error) => Some(&**error as &(dyn Error + 'static)),
+            root => return root.status() == Some(Status::RegisterMismatch),
+        };
+        while let Some(error) = cause {
+            if error.downcast_ref::<OpError>().is_some_and(OpError::is_fenced) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
     }
 
     /// Whether the operation, or one that it depends on, was told to stop.
@@ -347,11 +377,21 @@ mod tests {
         assert!(append.op().wait_blocking().unwrap_err().is_cancelled());
     }
 
+    #[derive(Debug, thiserror::Error)]
+    #[error("record failed")]
+    struct Recorded(#[source] OpError);
+
     #[test]
-    fn a_fence_shows_through_dependencies() {
+    fn a_fence_shows_through_dependencies_and_through_what_others_report() {
         let fenced = OpError::from(ClientError::journal("a/log", Status::RegisterMismatch));
-        let error = OpError::Dependency(Arc::new(OpError::Dependency(Arc::new(fenced))));
+        let error = OpError::Dependency(Arc::new(OpError::Dependency(Arc::new(fenced.clone()))));
         assert!(error.is_fenced() && !error.is_cancelled());
         assert_eq!(error.to_string(), "dependency failed: dependency failed: a/log: REGISTER_MISMATCH");
+        let reported = OpError::failed(Recorded(fenced));
+        assert!(reported.is_fenced());
+        assert!(OpError::Dependency(Arc::new(reported.clone())).is_fenced());
+        assert_eq!(runtime::grpc::chain_text(&reported), "record failed: a/log: REGISTER_MISMATCH");
+        assert!(!OpError::failed(Recorded(OpError::Cancelled)).is_fenced());
+        assert!(!OpError::failed("plain").is_fenced());
     }
 }

@@ -254,7 +254,7 @@ impl State {
             return answer(Status::WrongAppendOffset);
         }
         if let Some(union) = &request.union_registers {
-            journal.registers = journal.registers.union(union);
+            journal.registers = union.union(&journal.registers);
         }
         journal.content.extend_from_slice(&content);
         let end = begin + content.len() as i64;
