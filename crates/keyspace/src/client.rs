@@ -226,6 +226,14 @@ impl Etcd {
         lease::grant(self, ttl).await
     }
 
+    /// Ends a lease, whoever holds it, and deletes its keys. A lease that is gone already is no error.
+    ///
+    /// # Errors
+    /// See [`EtcdError`].
+    pub async fn revoke(&self, lease: i64) -> Result<(), EtcdError> {
+        lease::revoke(self, lease).await
+    }
+
     /// Watches every key that starts with `prefix` for changes after revision `after`.
     pub(crate) async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream, EtcdError> {
         let options =

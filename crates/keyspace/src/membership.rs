@@ -9,7 +9,7 @@ use proto::{MemberId, Revision};
 use crate::client::Etcd;
 use crate::error::EtcdError;
 use crate::keys::KeyPrefix;
-use crate::lease::{self, Lease};
+use crate::lease::Lease;
 use crate::txn::{Compare, Op, OpResponse, PutLease, Txn};
 
 /// How often the key of an earlier process with our id is looked at, until it is gone.
@@ -103,7 +103,7 @@ impl Membership {
                     return Ok((Membership { etcd: etcd.clone(), key, lease, revision }, revision));
                 }
                 if predecessor == Predecessor::Evict && other.lease != 0 {
-                    lease::revoke(etcd, other.lease).await?;
+                    etcd.revoke(other.lease).await?;
                     continue;
                 }
                 if !told {

@@ -112,6 +112,21 @@ impl<S: Schema> KeySpace<S> {
         }
     }
 
+    /// A key space of these entries, for tests of what is decided on one.
+    pub fn from_parts(
+        header: EtcdHeader,
+        items: impl IntoIterator<Item = (Arc<str>, Entry<S::Item>)>,
+        members: impl IntoIterator<Item = (MemberId, Entry<S::Member>)>,
+        assignments: impl IntoIterator<Item = (AssignmentKey, Entry<S::Assignment>)>,
+    ) -> KeySpace<S> {
+        KeySpace {
+            items: items.into_iter().collect(),
+            members: members.into_iter().collect(),
+            assignments: assignments.into_iter().collect(),
+            ..KeySpace::empty(header)
+        }
+    }
+
     /// Who answered last, with the effective revision: the highest at which a key under the prefix changed
     /// (journal protocol §11.3).
     pub fn header(&self) -> EtcdHeader {

@@ -1,0 +1,139 @@
+//! Servers for the tests: the embedded etcd in this process, a real one beside it, both on loopback.
+
+#![allow(dead_code, reason = "each test uses its share")]
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use keyspace::embedded::EmbeddedEtcd;
+use keyspace::{Etcd, EtcdOptions};
+use runtime::server::Listener;
+use runtime::{Clock, Entropy, OnError, TaskGroup};
+use tempfile::TempDir;
+
+/// A number from the environment.
+#[expect(clippy::disallowed_methods, reason = "the documented way to repeat a random test")]
+pub fn env_number(name: &str) -> Option<u64> {
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text:?}; expected a number")))
+}
+
+/// The embedded etcd, served on a free port of loopback.
+pub struct Embedded {
+    pub etcd: EmbeddedEtcd,
+    pub endpoint: String,
+    tasks: TaskGroup,
+}
+
+impl Embedded {
+    pub async fn start(dir: &Path) -> Embedded {
+        Embedded::start_at(dir, "127.0.0.1:0").await
+    }
+
+    pub async fn start_at(dir: &Path, address: &str) -> Embedded {
+        let tasks = TaskGroup::new("embedded");
+        let etcd = EmbeddedEtcd::open(dir, Clock::system(), Entropy::system(), &tasks).await.unwrap();
+        let listener = Listener::bind(address).await.unwrap();
+        let endpoint = listener.endpoint("127.0.0.1");
+        etcd.advertise(&endpoint);
+        let router = etcd.routes().into_axum_router();
+        let drain = Duration::from_millis(50);
+        let server = runtime::server::serve(listener, router, tasks.clone(), Clock::system(), drain);
+        tasks.spawn("serve", OnError::Log, server);
+        Embedded { etcd, endpoint, tasks }
+    }
+
+    pub async fn stop(self) {
+        self.tasks.cancel();
+        self.tasks.join().await.unwrap();
+    }
+}
+
+/// A client of `endpoint` whose leases last `ttl`.
+pub async fn connect(endpoint: &str, ttl: Duration, tasks: &TaskGroup) -> Etcd {
+    let options = EtcdOptions { lease_ttl: ttl, clock: Clock::system(), tasks: tasks.clone() };
+    Etcd::connect(endpoint, options).await.unwrap()
+}
+
+/// A real etcd with a directory of its own. Killed when dropped.
+pub struct RealEtcd {
+    pub endpoint: String,
+    child: Child,
+    _dir: TempDir,
+}
+
+impl RealEtcd {
+    /// Starts it and waits until it answers.
+    pub async fn start() -> RealEtcd {
+        let dir = fast_dir();
+        // etcd cannot choose a port by itself. Another process may take a free one before etcd does; then choose anew.
+        for _ in 0..10 {
+            let [client, peer] = free_ports();
+            let endpoint = format!("http://127.0.0.1:{client}");
+            let mut child = spawn_etcd(dir.path(), &endpoint, &format!("http://127.0.0.1:{peer}"));
+            if is_up(&mut child, client).await {
+                return RealEtcd { endpoint, child, _dir: dir };
+            }
+        }
+        panic!("etcd did not come up on any port");
+    }
+}
+
+impl Drop for RealEtcd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A directory for files whose syncs say nothing about what is tested: in memory, where that is possible.
+pub fn fast_dir() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+}
+
+fn free_ports() -> [u16; 2] {
+    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+fn spawn_etcd(dir: &Path, client: &str, peer: &str) -> Child {
+    let spawned = Command::new("etcd")
+        .arg("--data-dir")
+        .arg(dir.join("data"))
+        .args(["--listen-client-urls", client, "--advertise-client-urls", client])
+        .args(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer])
+        .args(["--initial-cluster", &format!("default={peer}"), "--log-level", "error"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    spawned.unwrap_or_else(|error| {
+        panic!(
+            "cannot run `etcd` ({error}). This test compares the embedded etcd with a real one. \
+             Install it: `apt-get install etcd-server` (`make test` does), or put an `etcd` of 3.4 on the PATH."
+        )
+    })
+}
+
+async fn is_up(child: &mut Child, port: u16) -> bool {
+    let clock = Clock::system();
+    let deadline = clock.now() + Duration::from_secs(30);
+    while clock.now() < deadline {
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        let health = format!("http://127.0.0.1:{port}");
+        let tasks = TaskGroup::new("probe");
+        let options = EtcdOptions { lease_ttl: Duration::from_secs(10), clock: clock.clone(), tasks };
+        if let Ok(Ok(etcd)) = clock.timeout(Duration::from_secs(5), Etcd::connect(&health, options)).await
+            && etcd.get("up").await.is_ok()
+        {
+            return true;
+        }
+        clock.sleep(Duration::from_millis(50)).await;
+    }
+    false
+}
