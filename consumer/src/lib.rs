@@ -31,7 +31,7 @@ pub use app::{Application, Consumed};
 pub use config::{ConsumerArgs, ConsumerOptions, OptionsError, ServeArgs, UnsupportedArgs};
 pub use consumer::Consumer;
 pub use progress::{Progress, SourceProgress};
-pub use run::run;
+pub use run::{config_text, run};
 pub use schema::{ConsumerSchema, KeySpace, Mirror};
 pub use service::{Resolution, ResolveArgs, ResolveError, Resolver};
 pub use shard::Shard;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::{ArgMatches, Args, Command, FromArgMatches};
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use runtime::BoxError;
 use runtime::signals::Signals;
 
@@ -27,7 +27,9 @@ pub fn run<A: Application>(app: A) -> ExitCode {
             Err(error) => error.exit(),
         },
         Some((PRINT_CONFIG, matches)) => {
-            print!("{}", config_text(&command, matches));
+            let arguments =
+                command.find_subcommand(PRINT_CONFIG).into_iter().flat_map(Command::get_arguments);
+            print!("{}", config_text(arguments, matches));
             ExitCode::SUCCESS
         }
         _ => {
@@ -53,12 +55,12 @@ fn command(name: &'static str) -> Command {
         .subcommand(print)
 }
 
-/// The configuration as INI: a section for each group of options, in the order of the command line.
-fn config_text(command: &Command, matches: &ArgMatches) -> String {
+/// The configuration which `matches` gives to the `arguments` of a command, as INI: a section for each group of options, in
+/// the order of the command line. Secrets are hidden.
+pub fn config_text<'a>(arguments: impl Iterator<Item = &'a Arg>, matches: &ArgMatches) -> String {
     let mut text = String::new();
     let mut section = String::new();
-    let print = command.find_subcommand(PRINT_CONFIG);
-    for argument in print.into_iter().flat_map(Command::get_arguments) {
+    for argument in arguments {
         let Some((group, option)) = argument.get_id().as_str().split_once('.') else { continue };
         if group != section {
             let gap = if section.is_empty() { "" } else { "\n" };
@@ -132,7 +134,8 @@ mod tests {
         let args =
             ["app", PRINT_CONFIG, "--consumer.limit=7", "--consumer.auth-keys=secret", "--etcd.lease=5s"];
         let matches = command.clone().try_get_matches_from(args).unwrap();
-        let text = config_text(&command, matches.subcommand().unwrap().1);
+        let arguments = command.find_subcommand(PRINT_CONFIG).unwrap().get_arguments();
+        let text = config_text(arguments, matches.subcommand().unwrap().1);
         for line in [
             "[Consumer]\nzone = local\n",
             "\nlimit = 7\n",

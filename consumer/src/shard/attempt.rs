@@ -20,7 +20,7 @@ use recoverylog::Recorder;
 use runtime::{OnError, TaskGroup};
 
 use super::core::{Attempt, Core, Shard};
-use super::failure::Failure;
+use super::failure::{Failure, is_fenced};
 use super::hint_writer::HintWriter;
 use super::process::SharedProcess;
 use super::recovery::{self, Recovered, Standby};
@@ -30,6 +30,7 @@ use crate::{Application, Store};
 /// What serving needs, once the store is open.
 struct Primary<S> {
     shard: Shard,
+    appends: TaskGroup,
     store: S,
     checkpoint: Checkpoint,
     recorder: Option<Recorder>,
@@ -71,7 +72,7 @@ async fn serve<A: Application>(
         () = tasks.token().cancelled() => return Ok(()),
         opened = open(process, core, tasks, &workers, recovered) => opened?,
     };
-    let Primary { shard, mut store, checkpoint, recorder } = opened;
+    let Primary { shard, appends, mut store, checkpoint, recorder } = opened;
     let writer = HintWriter::new(process, core, recorder.clone(), hints);
     if let Some(writer) = &writer {
         workers.spawn("hints", OnError::Log, writer.clone().run(workers.token().clone()));
@@ -82,6 +83,10 @@ async fn serve<A: Application>(
     tracing::info!(shard = %core.id, "the shard is primary");
 
     let outcome = txn::run(process, &shard, &mut store, checkpoint).await;
+    if outcome.is_err() {
+        // A commit may be under way, and the store must not be closed under it.
+        appends.cancel();
+    }
     workers.cancel();
     if let Err(error) = workers.join().await {
         tracing::debug!(shard = %core.id, %error, "a task of the shard ended with an error");
@@ -105,7 +110,7 @@ async fn probe_fence<A: Application>(
 ) -> Result<(), LoopError> {
     let barrier = recorder.barrier(Vec::new());
     match process.clock.timeout(txn::PROBE_LIMIT, barrier).await {
-        Ok(Err(error)) if error.is_fenced() => Err(LoopError::Commit(error)),
+        Ok(Err(error)) if is_fenced(&error) => Err(LoopError::Commit(error)),
         _ => Ok(()),
     }
 }
@@ -117,7 +122,8 @@ async fn open<A: Application>(
     workers: &TaskGroup,
     recovered: Option<Recovered>,
 ) -> Result<Primary<A::Store>, Failure> {
-    let appends = AppendService::new(process.client.clone(), tasks.child("appends"));
+    let append_tasks = tasks.child("appends");
+    let appends = AppendService::new(process.client.clone(), append_tasks.clone());
     let response = recovered.as_ref().map(|recovered| recovered.response.clone());
     let recorder = match recovered {
         Some(recovered) => {
@@ -137,7 +143,7 @@ async fn open<A: Application>(
     let store = process.app.new_store(&shard, recorder.clone()).await;
     let mut store = store.map_err(Failure::starting("completeRecovery: app.NewStore"))?;
     match store.restore_checkpoint().await {
-        Ok(checkpoint) => Ok(Primary { shard, store, checkpoint, recorder }),
+        Ok(checkpoint) => Ok(Primary { shard, appends: append_tasks, store, checkpoint, recorder }),
         Err(error) => {
             tasks.spawn_blocking("destroy store", move || store.destroy()).await;
             Err(Failure::starting("completeRecovery: store.RestoreCheckpoint")(error))

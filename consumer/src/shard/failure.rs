@@ -51,12 +51,42 @@ impl Failure {
 pub fn is_fenced(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        let is_fenced = error.downcast_ref::<OpError>().is_some_and(OpError::is_fenced)
-            || error.downcast_ref::<RecordError>().is_some_and(RecordError::is_fenced);
-        if is_fenced {
-            return true;
+        if let Some(record) = error.downcast_ref::<RecordError>() {
+            return record.is_fenced();
+        }
+        if let Some(op) = error.downcast_ref::<OpError>() {
+            return match op.root() {
+                OpError::Failed(inner) => is_fenced(&**inner),
+                root => root.is_fenced(),
+            };
         }
         cause = error.source();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proto::JournalName;
+    use recoverylog::Author;
+
+    use super::*;
+    use crate::txn::LoopError;
+
+    #[test]
+    fn a_lost_fence_shows_through_stores_and_dependencies() {
+        let log = JournalName::parse("a/log").unwrap();
+        let author = Author::new(7).unwrap();
+        let fenced =
+            || OpError::failed(RecordError::Fenced { log: log.clone(), author, cause: OpError::Cancelled });
+        for error in [fenced(), OpError::Dependency(Arc::new(fenced()))] {
+            let failure = Failure::serving("runTransactions")(LoopError::Commit(error).into());
+            assert!(failure.is_fenced() && failure.was_serving(), "{failure}");
+            assert!(failure.to_string().starts_with("runTransactions: store.StartCommit: "), "{failure}");
+        }
+        let other = LoopError::Commit(OpError::failed("disk full"));
+        assert!(!Failure::serving("runTransactions")(other.into()).is_fenced());
+    }
 }

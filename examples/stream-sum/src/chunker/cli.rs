@@ -1,0 +1,135 @@
+//! The chunker as a program.
+
+use std::process::ExitCode;
+
+use clap::{Args, Command, FromArgMatches};
+use client::{ClientOptions, JournalClient};
+use runtime::server::{self, Listener};
+use runtime::signals::Signals;
+use runtime::{BoxError, CancellationToken, Clock, Entropy, Metrics, OnError, TaskGroup};
+
+use super::config::RunArgs;
+use super::progress::Progress;
+use super::run::run;
+
+const RUN: &str = "run";
+const PRINT_CONFIG: &str = "print-config";
+
+const EXAMPLE: &str = "\
+Example, next to `courant serve` and `summer serve`, with the specifications of stream-sum applied:
+  chunker run --chunker.streams=100 --chunker.chunks=50
+
+Ends with one line on standard output, `verified: streams=N chunks=N mismatches=0 duplicates=0`, and status 0. A sum that
+is wrong, late or published twice ends it with another status, and says which stream, journal and shard.";
+
+/// The program.
+pub fn main() -> ExitCode {
+    let mut command = command();
+    let matches = command.clone().get_matches();
+    match matches.subcommand() {
+        Some((RUN, matches)) => match RunArgs::from_arg_matches(matches) {
+            Ok(args) => run_program(args),
+            Err(error) => error.exit(),
+        },
+        Some((PRINT_CONFIG, matches)) => {
+            let arguments =
+                command.find_subcommand(PRINT_CONFIG).into_iter().flat_map(Command::get_arguments);
+            print!("{}", consumer::config_text(arguments, matches));
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!("{}", command.render_help());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn command() -> Command {
+    let run =
+        Command::new(RUN).about("Writes streams of chunks, and verifies the sum of each").after_help(EXAMPLE);
+    let print = Command::new(PRINT_CONFIG).about("Prints the configuration that run would have, as INI");
+    Command::new("chunker")
+        .about("Writes streams of chunks, and verifies the sums which summer publishes")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand(RunArgs::augment_args(run))
+        .subcommand(RunArgs::augment_args(print))
+}
+
+fn run_program(args: RunArgs) -> ExitCode {
+    runtime::logging::init(&args.log);
+    let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let outcome = match threads {
+        Ok(threads) => threads.block_on(run_until_signal(args)),
+        Err(error) => Err(format!("cannot start threads: {error}").into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("chunker: failed: {}", runtime::grpc::chain_text(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run_until_signal(args: RunArgs) -> Result<(), BoxError> {
+    args.broker.refuse_unsupported()?;
+    let tasks = TaskGroup::new("chunker");
+    let (clock, metrics) = (Clock::system(), Metrics::with_process());
+    serve_diagnostics(&args, &clock, &metrics, &tasks).await?;
+    let options = ClientOptions {
+        clock,
+        entropy: Entropy::system(),
+        tasks: tasks.clone(),
+        zone: args.chunker.zone.clone(),
+        cache_size: args.broker.cache_size,
+        cache_ttl: args.broker.cache_ttl,
+        file_root: args.broker.file_root.clone(),
+        metrics: Some(metrics),
+    };
+    let client = JournalClient::new(&args.broker.address, options)?;
+    let stop = CancellationToken::new();
+    stop_on_signal(&stop, &tasks)?;
+
+    let expected = args.chunker.streams().map(|streams| streams * args.chunker.workers);
+    let mut progress = Progress::new(args.chunker.progress, expected);
+    let totals = run(&client, &args.chunker, &mut progress, &stop, &tasks).await?;
+    println!("verified: streams={} chunks={} mismatches=0 duplicates=0", totals.streams, totals.chunks);
+    tasks.cancel();
+    Ok(())
+}
+
+async fn serve_diagnostics(
+    args: &RunArgs,
+    clock: &Clock,
+    metrics: &Metrics,
+    tasks: &TaskGroup,
+) -> Result<(), BoxError> {
+    let Some(port) = args.debug.port.as_deref().filter(|port| !port.is_empty()) else { return Ok(()) };
+    let listener = Listener::bind(&format!("127.0.0.1:{port}")).await?;
+    let router = server::debug_router(metrics.clone());
+    let serve = server::serve(listener, router, tasks.clone(), clock.clone(), std::time::Duration::ZERO);
+    tasks.spawn("diagnostics", OnError::Log, serve);
+    Ok(())
+}
+
+/// The first signal finishes the open streams, the second one leaves at once.
+fn stop_on_signal(stop: &CancellationToken, tasks: &TaskGroup) -> Result<(), BoxError> {
+    let mut signals = Signals::install()?;
+    let stop = stop.clone();
+    tasks.spawn("signals", OnError::Log, async move {
+        signals.recv().await;
+        stop.cancel();
+        let second = signals.recv().await;
+        eprintln!("chunker: second {second:?}, leaving at once");
+        std::process::exit(1);
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_sound() {
+        super::command().debug_assert();
+    }
+}

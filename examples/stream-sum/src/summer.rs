@@ -1,0 +1,185 @@
+//! The summer: folds chunks into sums, and publishes the sum of each stream that ends.
+//!
+//! The state of a shard is one row per stream: its id, and its sum so far as JSON. Rows of streams which ended stay, so
+//! that a chunk which comes again is noticed. Sums which change are kept in memory until the transaction ends, and some
+//! longer, to save the next transaction from reading them.
+
+use std::collections::HashMap;
+
+use ::message::mapping::Target;
+use ::message::{Envelope, Flags, Framing};
+use client::{OpFuture, Publisher};
+use consumer::{Application, Consumed, Shard, Store};
+use proto::JournalName;
+use proto::consumer::Checkpoint;
+use proto::protocol::JournalSpec;
+use recoverylog::Recorder;
+use runtime::BoxError;
+use store_rocksdb::RocksStore;
+
+use crate::{Chunk, SUMS_JOURNAL, StreamId, Sum, Updated};
+
+/// Label of a shard which names its store.
+const STORE_LABEL: &str = "store";
+/// Sums in memory beyond which they are dropped at the end of a transaction.
+const CACHE_MAX: usize = 1 << 16;
+
+/// The application.
+pub struct Summer {
+    sums: Target,
+}
+
+impl Default for Summer {
+    fn default() -> Summer {
+        let journal = JournalName::parse(SUMS_JOURNAL).expect("the name is valid");
+        Summer { sums: Target { journal, framing: Framing::Json } }
+    }
+}
+
+/// The state of a shard.
+pub struct SummerStore {
+    rows: RocksStore,
+    cache: HashMap<StreamId, Sum>,
+    /// Streams whose sums changed in the running transaction, once for each chunk.
+    changed: Vec<StreamId>,
+    /// Streams which ended in the running transaction.
+    ended: Vec<StreamId>,
+}
+
+impl SummerStore {
+    /// The sum of a stream, to be changed.
+    fn sum_mut(&mut self, id: StreamId) -> Result<&mut Sum, BoxError> {
+        use std::collections::hash_map::Entry;
+        Ok(match self.cache.entry(id) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(vacant) => {
+                let sum = match self.rows.get(id.0)? {
+                    Some(row) => serde_json::from_slice(&row)
+                        .map_err(|error| format!("row of stream {id} is not a sum: {error}"))?,
+                    None => Sum::of_stream(id),
+                };
+                vacant.insert(sum)
+            }
+        })
+    }
+
+    /// Writes the sums which changed into the transaction.
+    fn flush(&mut self) -> Result<(), BoxError> {
+        self.changed.sort_unstable();
+        self.changed.dedup();
+        for id in self.changed.drain(..) {
+            let sum = self.cache.get(&id).expect("a changed sum is in memory");
+            self.rows.put(id.0, serde_json::to_vec(sum)?);
+        }
+        for id in self.ended.drain(..) {
+            self.cache.remove(&id);
+        }
+        if self.cache.len() > CACHE_MAX {
+            self.cache.clear();
+        }
+        Ok(())
+    }
+}
+
+impl Store for SummerStore {
+    async fn restore_checkpoint(&mut self) -> Result<Checkpoint, BoxError> {
+        self.rows.restore_checkpoint().await
+    }
+
+    fn start_commit(&mut self, checkpoint: Checkpoint, wait_for: Vec<OpFuture>) -> OpFuture {
+        self.rows.start_commit(checkpoint, wait_for)
+    }
+
+    fn destroy(self) {
+        self.rows.destroy();
+    }
+}
+
+/// Why the store of a shard cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreLabelError {
+    /// It is not there yet.
+    #[error("store sqlite arrives later; label the shard with {STORE_LABEL}=rocksdb")]
+    Later,
+    /// There is no such store.
+    #[error("invalid label {STORE_LABEL}={0}; expected rocksdb or sqlite")]
+    Unknown(String),
+}
+
+fn check_store_label(value: Option<&str>) -> Result<(), StoreLabelError> {
+    match value.map(str::to_lowercase).as_deref() {
+        None | Some("" | "rocksdb") => Ok(()),
+        Some("sqlite") => Err(StoreLabelError::Later),
+        Some(_) => Err(StoreLabelError::Unknown(value.unwrap_or_default().to_owned())),
+    }
+}
+
+impl Application for Summer {
+    type Message = Chunk;
+    type Store = SummerStore;
+
+    fn name(&self) -> &'static str {
+        "summer"
+    }
+
+    async fn new_store(&self, shard: &Shard, recorder: Option<Recorder>) -> Result<SummerStore, BoxError> {
+        check_store_label(shard.spec().label_set().value_of(STORE_LABEL))?;
+        let rows = RocksStore::open(recorder, shard.tasks(), |_| {}).await?;
+        Ok(SummerStore { rows, cache: HashMap::new(), changed: Vec::new(), ended: Vec::new() })
+    }
+
+    fn new_message(&self, _source: &JournalSpec) -> Result<Chunk, BoxError> {
+        Ok(Chunk::default())
+    }
+
+    async fn consume_message(
+        &self,
+        _shard: &Shard,
+        store: &mut SummerStore,
+        envelope: &Envelope<Chunk>,
+        publisher: &mut Publisher,
+    ) -> Result<Consumed, BoxError> {
+        let chunk = &envelope.message;
+        if chunk.uuid.flags() == Flags::ACK_TXN {
+            return Ok(Consumed::Done);
+        }
+        let sum = store.sum_mut(chunk.id)?;
+        let updated = sum.update(chunk).map_err(|error| {
+            format!("{error} (offset {} of journal {})", envelope.begin, envelope.journal)
+        })?;
+        if updated == Updated::Done {
+            publisher.publish_uncommitted(|_| Ok(self.sums.clone()), sum.clone())?;
+            store.ended.push(chunk.id);
+        }
+        store.changed.push(chunk.id);
+        Ok(Consumed::Done)
+    }
+
+    async fn finalize_txn(
+        &self,
+        _shard: &Shard,
+        store: &mut SummerStore,
+        _publisher: &mut Publisher,
+    ) -> Result<(), BoxError> {
+        store.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_store_label_is_checked() {
+        for (label, expected) in [
+            (None, Ok(())),
+            (Some("rocksdb"), Ok(())),
+            (Some("RocksDB"), Ok(())),
+            (Some("SQLite"), Err("store sqlite arrives later; label the shard with store=rocksdb")),
+            (Some("csv"), Err("invalid label store=csv; expected rocksdb or sqlite")),
+        ] {
+            let found = check_store_label(label).map_err(|error| error.to_string());
+            assert_eq!(found, expected.map_err(str::to_owned), "{label:?}");
+        }
+    }
+}
