@@ -17,6 +17,8 @@ mod app;
 mod config;
 mod consumer;
 mod drain;
+#[cfg(test)]
+mod fixtures;
 mod hints;
 mod metrics;
 mod progress;

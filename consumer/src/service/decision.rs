@@ -105,3 +105,69 @@ pub fn decide(key_space: &KeySpace, me: &MemberId, shard: &str, may_proxy: bool)
     let is_local = process == local;
     Decision { status, header: Header::routed(process, route, key_space.header().into()), is_local, spec }
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::Revision;
+    use proto::consumer::replica_status::Code;
+
+    use super::*;
+    use crate::fixtures::{REVISION, key_space, member};
+
+    fn check(key_space: &KeySpace, shard: &str, may_proxy: bool, status: Status, process: &str) {
+        let decision = decide(key_space, &member("me"), shard, may_proxy);
+        let expected = member(process).to_proto();
+        assert_eq!((decision.status, decision.header.process()), (status, Some(&expected)));
+        assert_eq!(decision.is_local, process == "me");
+        assert_eq!(decision.header.revision(), REVISION);
+        assert_eq!(decision.spec.is_some(), status != Status::ShardNotFound);
+    }
+
+    #[test]
+    fn the_primary_answers() {
+        let shards = [("shard-a", "x"), ("shard-b", "x"), ("shard-c", "x")];
+        let replicas = [
+            ("shard-a", "me", 0, Code::Primary),
+            ("shard-a", "peer", 1, Code::Standby),
+            ("shard-b", "me", 1, Code::Standby),
+            ("shard-b", "peer", 0, Code::Primary),
+            ("shard-c", "me", 1, Code::Standby),
+        ];
+        let key_space = key_space(&shards, &replicas);
+        for may_proxy in [false, true] {
+            check(&key_space, "shard-a", may_proxy, Status::Ok, "me");
+            check(&key_space, "shard-c", may_proxy, Status::NoShardPrimary, "me");
+            check(&key_space, "shard-d", may_proxy, Status::ShardNotFound, "me");
+        }
+        check(&key_space, "shard-b", true, Status::Ok, "peer");
+        check(&key_space, "shard-b", false, Status::NotShardPrimary, "me");
+        let header = decide(&key_space, &member("me"), "shard-b", true).header;
+        assert_eq!(header.route.unwrap().primary_endpoint(), Some("http://peer:80"));
+    }
+
+    #[test]
+    fn a_process_whose_key_is_gone_answers_under_a_placeholder() {
+        let key_space = key_space(&[("shard-a", "x")], &[("shard-a", "gone", 0, Code::Primary)]);
+        let decision = decide(&key_space, &member("gone"), "shard-a", false);
+        assert_eq!((decision.status, decision.is_local), (Status::NotShardPrimary, true));
+        let id = decision.header.process_id.unwrap();
+        assert_eq!((id.zone.as_str(), id.suffix.as_str()), (MISSING_ZONE, MISSING_SUFFIX));
+        assert!(unrouted_header(&key_space, &member("gone")).process().is_none());
+    }
+
+    #[test]
+    fn a_proxied_request_must_mean_this_process() {
+        let etcd = EtcdHeader { cluster_id: 7, member_id: 8, revision: Revision(9), raft_term: 1 };
+        let header = |cluster_id, process: &str| {
+            let etcd = EtcdHeader { cluster_id, ..etcd };
+            Header::routed(member(process).to_proto(), Route::unrouted(), etcd.into())
+        };
+        let local = member("me").to_proto();
+        check_proxy_header(&header(7, "me"), etcd, &local).unwrap();
+        check_proxy_header(&Header::unrouted(None, etcd.into()), etcd, &local).unwrap();
+        let error = check_proxy_header(&header(6, "me"), etcd, &local).unwrap_err().to_string();
+        assert_eq!(error, "proxied request Etcd ClusterId doesn't match our own (6 vs 7)");
+        let error = check_proxy_header(&header(7, "peer"), etcd, &local).unwrap_err().to_string();
+        assert!(error.starts_with("proxied request ProcessId doesn't match our own (zone:"), "{error}");
+    }
+}

@@ -19,3 +19,41 @@ pub fn list(key_space: &KeySpace, selector: &LabelSelector) -> Vec<list_response
     });
     shards.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::consumer::replica_status::Code;
+
+    use super::*;
+    use crate::fixtures::key_space;
+
+    fn listed(selector: &str) -> Vec<String> {
+        let key_space = key_space(&[("shard-a", "x"), ("shard-b", "y"), ("shard-c", "x")], &[]);
+        let shards = list(&key_space, &selector.parse().unwrap());
+        shards.into_iter().map(|shard| shard.spec.unwrap().id).collect()
+    }
+
+    #[test]
+    fn selectors_match_labels_and_the_id() {
+        assert_eq!(listed(""), ["shard-a", "shard-b", "shard-c"]);
+        assert_eq!(listed("kind=x"), ["shard-a", "shard-c"]);
+        assert_eq!(listed("id=shard-b"), ["shard-b"]);
+        assert_eq!(listed("kind=x,id!=shard-a"), ["shard-c"]);
+        assert_eq!(listed("kind=z"), [""; 0]);
+    }
+
+    #[test]
+    fn statuses_are_parallel_to_the_members_of_the_route() {
+        let replicas = [("shard-a", "peer", 0, Code::Primary), ("shard-a", "me", 1, Code::Standby)];
+        let key_space = key_space(&[("shard-a", "x"), ("shard-b", "x")], &replicas);
+        let shards = list(&key_space, &LabelSelector::everything());
+        let route = shards[0].route.clone().unwrap();
+        let suffixes: Vec<_> = route.members.iter().map(|id| id.suffix.as_str()).collect();
+        assert_eq!((suffixes, route.primary), (vec!["process-me", "process-peer"], 1));
+        assert_eq!(route.endpoints, ["http://me:80", "http://peer:80"]);
+        let codes: Vec<_> = shards[0].status.iter().map(ReplicaStatus::code).collect();
+        assert_eq!(codes, [Code::Standby, Code::Primary]);
+        assert_eq!((shards[0].mod_revision, shards[0].create_revision), (10, 9));
+        assert!(shards[1].status.is_empty() && shards[1].route.as_ref().unwrap().primary == -1);
+    }
+}

@@ -47,3 +47,38 @@ pub fn select(
     }
     Ok(selected)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::key_space;
+
+    fn check(shards: &[&str], only_failed: bool, expected: &[&str], removed: &[&str]) {
+        let replicas = [
+            ("shard-a", "me", 0, Code::Primary),
+            ("shard-a", "peer", 1, Code::Failed),
+            ("shard-b", "me", 0, Code::Failed),
+            ("shard-b", "peer", 1, Code::Standby),
+            ("shard-c", "me", 1, Code::Standby),
+        ];
+        let key_space = key_space(&[("shard-a", "x"), ("shard-b", "x"), ("shard-c", "x")], &replicas);
+        let prefix = KeyPrefix::parse("/p").unwrap();
+        let shards = shards.iter().map(|shard| (*shard).to_owned()).collect();
+        let selected = select(&key_space, &prefix, shards, only_failed).unwrap();
+        assert_eq!(selected.shards, expected);
+        let keys = selected.txn.then.iter().map(|op| match op {
+            Op::Delete { key } => key.trim_start_matches("/p/assign/").replace("#zone#process-", " "),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(keys.collect::<Vec<_>>(), removed);
+        assert_eq!(selected.txn.compares.len(), removed.len());
+    }
+
+    #[test]
+    fn primaries_and_failed_replicas_are_removed() {
+        check(&["shard-a"], false, &["shard-a"], &["shard-a me#0", "shard-a peer#1"]);
+        check(&["shard-a"], true, &["shard-a"], &["shard-a peer#1"]);
+        check(&["shard-c", "shard-b", "nowhere"], false, &["shard-b"], &["shard-b me#0"]);
+        check(&["shard-c"], true, &[], &[]);
+    }
+}

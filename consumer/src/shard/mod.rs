@@ -11,7 +11,7 @@ mod process;
 mod recovery;
 mod reporter;
 mod set;
-mod status;
+pub(crate) mod status;
 mod task;
 
 pub(crate) use self::core::Core;
