@@ -4,7 +4,7 @@
 //! Each journal has a queue. A writer takes the journal's *slot*, writes, and releases: its bytes join the last batch of
 //! the queue if that has an equal request, waits for at least the same operations, and is not sent yet. One call per
 //! journal runs at a time; while it does, the next batch grows. So a lone append leaves at once, and a busy journal
-//! makes calls of up to 64 MiB.
+//! makes calls of a few MiB.
 //!
 //! Calls are repeated until they succeed or cannot: a fatal error fails the batch and everything behind it, and the
 //! journal takes no more appends of this service. Since a call of unknown outcome is repeated, content is appended *at

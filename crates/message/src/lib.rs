@@ -4,7 +4,7 @@
 //! [`Clock`] and transaction [`Flags`]. A [`Framing`] lays messages out one after the other. A [`PublisherCore`] stamps
 //! what is written, and a [`Sequencer`] turns what is read into each producer's committed messages, exactly once.
 //!
-//! All of it is pure: no input or output, no time but what is passed in, nothing asynchronous. Drivers are in `client`
+//! All of it is pure: no input or output, no time but what is passed in, nothing that waits. Drivers are in `client`
 //! (readers, publishers) and `consumer` (transactions).
 
 mod clock;

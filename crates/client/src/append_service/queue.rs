@@ -7,8 +7,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
-/// Bytes after which a batch takes no further appends.
-pub(super) const BATCH_BYTES_MAX: u64 = 64 << 20;
+/// Bytes after which a batch takes no further appends. A broker holds an append until it is complete, and no more than a
+/// few MiB of it in memory; larger calls would save few round trips and cost it a temporary file.
+pub(super) const BATCH_BYTES_MAX: u64 = 3 << 20;
 
 /// Appends which share a call, and its response.
 pub(super) struct Batch {

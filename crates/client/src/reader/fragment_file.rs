@@ -190,4 +190,14 @@ mod tests {
         assert_eq!(read(11, 1, true).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(read(2, 7, true).unwrap_err().to_string(), "did not read EOF at expected Fragment.End");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_url_leads_out_of_the_root(tail in "[a-z./%2eEfF\\u{0}-\\u{7f}]{0,30}") {
+            if let Some(path) = file_path(Path::new("/root"), &format!("file:///{tail}")) {
+                let below = path.strip_prefix("/root").unwrap();
+                proptest::prop_assert!(below.components().all(|part| matches!(part, Component::Normal(_))));
+            }
+        }
+    }
 }

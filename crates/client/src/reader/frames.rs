@@ -83,7 +83,7 @@ impl Frames {
         if self.status != Status::Ok {
             // Where a broker says that nothing is available yet, it also says where the journal goes on.
             if self.status == Status::OffsetNotYetAvailable && self.offset == -1 {
-                self.offset = frame.offset;
+                self.offset = frame.offset.max(-1);
             }
             return Ok((Event::Nothing, frame.header));
         }
@@ -141,6 +141,7 @@ impl Frames {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn request(offset: i64, end_offset: i64) -> ReadRequest {
         ReadRequest { journal: "a/journal".to_owned(), offset, end_offset, ..Default::default() }
@@ -220,5 +221,34 @@ mod tests {
         assert!(frames.on_frame(with_head).is_err());
         assert!(frames.on_frame(metadata(100, 100, "")).is_err(), "offset past its fragment");
         assert!(frames.on_frame(ReadResponse { status: 99, ..Default::default() }).is_err());
+    }
+
+    fn any_frame() -> impl Strategy<Value = ReadResponse> {
+        let offset = || prop_oneof![-2..20i64, Just(i64::MAX), Just(i64::MAX - 2)];
+        (offset(), offset(), offset(), 0..8i32, any::<bool>(), 0..4usize).prop_map(
+            |(offset, end, write_head, status, url, content)| ReadResponse {
+                status: status / 4 * Status::OffsetNotYetAvailable as i32,
+                fragment: (status % 2 == 0).then(|| metadata(offset, end, "").fragment.unwrap_or_default()),
+                fragment_url: if url { "file:///x".to_owned() } else { String::new() },
+                content: Bytes::from(vec![0; content]),
+                ..ReadResponse { offset, write_head, ..Default::default() }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn no_frames_panic_and_offsets_never_go_back(
+            offset in -1..10i64,
+            frames in prop::collection::vec(any_frame(), 0..20),
+        ) {
+            let mut state = Frames::new(&request(offset, 0));
+            for frame in frames {
+                let before = state.offset();
+                let _ = state.on_frame(frame);
+                let _ = state.on_end();
+                prop_assert!(state.offset() >= before);
+            }
+        }
     }
 }
