@@ -1,112 +1,29 @@
-//! Applying changes to journal specifications (journal protocol §9.2): the one etcd transaction which does it.
+//! Serving Apply (journal protocol §9.2): one etcd transaction, and the wait until its outcome can be seen.
 
-use fragment::postfix::Template;
-use keyspace::{Compare, KeyPrefix, Op, OpResponse, PutLease, Txn};
-use prost::Message;
-use proto::protocol::{ApplyRequest, JournalSpec, apply_request};
-use proto::{Canonical, Invalid, Revision, Validate};
+mod change;
 
-/// The revision by which a change says "whatever it is".
-const ANY_REVISION: i64 = -1;
+use proto::Canonical;
+use proto::protocol::{ApplyRequest, ApplyResponse, Status};
 
-/// Checks a request, its path postfix templates included.
+pub use self::change::validate;
+use self::change::{has_effect, transaction};
+use crate::error::ServiceError;
+use crate::resolver::Resolver;
+
+/// Applies a validated request.
 ///
 /// # Errors
-/// The first change which may not be applied.
-pub fn validate(request: &ApplyRequest) -> Result<(), Invalid> {
-    request.validate()?;
-    for (index, change) in request.changes.iter().enumerate() {
-        let Some(spec) = &change.upsert else { continue };
-        let context = format!("Changes[{index}].Upsert.Fragment.PathPostfixTemplate");
-        check_template(spec).map_err(|e| e.within(context))?;
+/// If etcd refuses the transaction, or cannot be reached.
+pub async fn serve(resolver: &Resolver, request: ApplyRequest) -> Result<ApplyResponse, ServiceError> {
+    let mirror = resolver.mirror();
+    let outcome = mirror.etcd().txn(transaction(mirror.prefix(), request)).await?;
+    let revision = outcome.header.revision;
+    let status = if outcome.succeeded { Status::Ok } else { Status::EtcdTransactionFailed };
+    // What was applied can be listed, and requests for it resolved, once the answer is there.
+    if outcome.succeeded && has_effect(&outcome.responses) {
+        resolver.wait_for(revision).await?;
     }
-    Ok(())
-}
-
-fn check_template(spec: &JournalSpec) -> Result<(), Invalid> {
-    let template = &spec.fragment().path_postfix_template;
-    if template.is_empty() {
-        return Ok(());
-    }
-    Template::parse(template).and_then(|template| template.check()).map_err(Invalid::new)
-}
-
-/// The transaction of a valid request: every expected revision is compared, then everything is written.
-pub fn transaction(prefix: &KeyPrefix, request: ApplyRequest) -> Txn {
-    let mut txn = Txn::default();
-    for change in request.changes {
-        let apply_request::Change { expect_mod_revision, upsert, delete } = change;
-        let key = prefix.item(upsert.as_ref().map_or(&delete, |spec| &spec.name));
-        if expect_mod_revision != ANY_REVISION {
-            txn.compares
-                .push(Compare::ModRevision { key: key.clone(), equals: Revision(expect_mod_revision) });
-        }
-        txn.then.push(match upsert {
-            Some(spec) => {
-                Op::Put { key, value: spec.canonical().encode_to_vec().into(), lease: PutLease::None }
-            }
-            None => Op::Delete { key },
-        });
-    }
-    txn
-}
-
-/// Whether a transaction that succeeded changed anything, so that the mirror will come to its revision.
-pub fn has_effect(responses: &[OpResponse]) -> bool {
-    responses.iter().any(|response| match response {
-        OpResponse::Put => true,
-        OpResponse::Deleted(keys) => *keys > 0,
-        OpResponse::Get(_) => false,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixtures::journal_spec;
-
-    fn upsert(name: &str, expect_mod_revision: i64) -> apply_request::Change {
-        apply_request::Change { expect_mod_revision, upsert: Some(journal_spec(name)), delete: String::new() }
-    }
-
-    fn delete(name: &str, expect_mod_revision: i64) -> apply_request::Change {
-        apply_request::Change { expect_mod_revision, upsert: None, delete: name.to_owned() }
-    }
-
-    #[test]
-    fn changes_become_one_guarded_transaction() {
-        let request = ApplyRequest {
-            changes: vec![upsert("a/new", 0), upsert("a/any", ANY_REVISION), delete("a/old", 7)],
-        };
-        validate(&request).unwrap();
-        let txn = transaction(&KeyPrefix::parse("/p").unwrap(), request);
-        let compared =
-            |key: &str, equals| Compare::ModRevision { key: key.to_owned(), equals: Revision(equals) };
-        assert_eq!(txn.compares, [compared("/p/items/a/new", 0), compared("/p/items/a/old", 7)]);
-        let put = |name: &str| Op::Put {
-            key: format!("/p/items/{name}"),
-            value: journal_spec(name).encode_to_vec().into(),
-            lease: PutLease::None,
-        };
-        assert_eq!(txn.then, [put("a/new"), put("a/any"), Op::Delete { key: "/p/items/a/old".to_owned() }]);
-        assert!(txn.or_else.is_empty());
-    }
-
-    #[test]
-    fn a_template_that_cannot_be_evaluated_is_refused_by_place() {
-        let mut change = upsert("a/new", 0);
-        let spec = change.upsert.as_mut().unwrap();
-        spec.fragment.as_mut().unwrap().path_postfix_template = "{{ .Spool.Nope }}".to_owned();
-        let error =
-            validate(&ApplyRequest { changes: vec![upsert("a/b/c", 0), change] }).unwrap_err().to_string();
-        assert!(error.starts_with("Changes[1].Upsert.Fragment.PathPostfixTemplate: "), "{error}");
-    }
-
-    #[test]
-    fn deleting_what_is_not_there_has_no_effect() {
-        assert!(!has_effect(&[OpResponse::Deleted(0)]));
-        assert!(has_effect(&[OpResponse::Deleted(0), OpResponse::Deleted(1)]));
-        assert!(has_effect(&[OpResponse::Put]));
-        assert!(!has_effect(&[]));
-    }
+    let mut header = resolver.unrouted_header();
+    header.etcd = Some(outcome.header.into());
+    Ok(ApplyResponse { status: status as i32, header: Some(header) }.canonical())
 }

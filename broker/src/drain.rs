@@ -9,17 +9,40 @@ use proto::MemberId;
 
 use crate::key_space::{JournalSchema, KeySpace};
 
-/// Whether the other members, as they are now, could take every journal that `me` is assigned.
-pub fn could_hand_over(key_space: &KeySpace, schema: &JournalSchema, me: &MemberId) -> bool {
+/// Whether it makes sense to wait: `me` has an assignment, and the other members, as they are now, could take every
+/// journal.
+pub fn is_worth_waiting(key_space: &KeySpace, schema: &JournalSchema, me: &MemberId) -> bool {
+    let is_assigned = key_space.assignments().keys().any(|key| key.member == *me);
     let others = key_space.members().iter().filter(|(id, entry)| *id != me && !schema.exiting(&entry.value));
-    let (others, room) = others.fold((0u64, 0u64), |(count, room), (_, entry)| {
-        (count + 1, room + u64::from(schema.limit(&entry.value)))
-    });
-    let replications = || key_space.items().values().map(|entry| u64::from(schema.replication(&entry.value)));
-    others >= replications().max().unwrap_or(0) && room >= replications().sum()
+    let limits = others.map(|(_, entry)| schema.limit(&entry.value));
+    let replications = key_space.items().values().map(|entry| schema.replication(&entry.value));
+    is_assigned && fits(limits, replications)
 }
 
-/// Whether `me` has an assignment, of a journal that exists or not.
-pub fn is_assigned(key_space: &KeySpace, me: &MemberId) -> bool {
-    key_space.assignments().keys().any(|key| key.member == *me)
+/// Whether items of these replications can be assigned to members of these limits, each replica to another member.
+fn fits(limits: impl Iterator<Item = u32>, replications: impl Iterator<Item = u32>) -> bool {
+    let (members, room) =
+        limits.fold((0u32, 0u64), |(count, room), limit| (count + 1, room + u64::from(limit)));
+    let (widest, slots) =
+        replications.fold((0, 0u64), |(widest, slots), r| (widest.max(r), slots + u64::from(r)));
+    members >= widest && room >= slots
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_need_room_and_be_enough() {
+        for (limits, replications, expected) in [
+            (&[][..], &[1][..], false),
+            (&[], &[0], true),
+            (&[10], &[1, 1], true),
+            (&[10], &[2], false),
+            (&[10, 10], &[2, 1], true),
+            (&[1, 1], &[2, 1], false),
+        ] {
+            assert_eq!(fits(limits.iter().copied(), replications.iter().copied()), expected, "{limits:?}");
+        }
+    }
 }

@@ -1,1 +1,74 @@
+//! Serving ListFragments (journal protocol §9.3) from this broker's replica, or from a peer.
+
 mod page;
+
+use proto::protocol::{FragmentsRequest, FragmentsResponse, Status, fragments_response};
+use proto::{Canonical, duration};
+use stores::Stores;
+
+use crate::error::ServiceError;
+use crate::peers::Peers;
+use crate::resolver::Resolution;
+use crate::stored;
+
+pub use self::page::PAGE_LIMIT_DEFAULT;
+
+/// Answers a validated request, whose page limit is set, from the replica that it resolved to.
+///
+/// # Errors
+/// If a URL cannot be signed.
+pub async fn serve(
+    stores: &Stores,
+    request: &FragmentsRequest,
+    resolution: Resolution,
+) -> Result<FragmentsResponse, ServiceError> {
+    let Some(replica) = resolution.replica else {
+        return Ok(refused(Status::NotJournalBroker, resolution));
+    };
+    let mut index = replica.index();
+    let view = tokio::select! {
+        biased;
+        () = resolution.stopped.cancelled() => return Err(crate::resolution::ResolveError::Stopped.into()),
+        view = index.wait_for(|view| view.first_listing_done && view.head.is_some()) => match view {
+            Ok(view) => view.clone(),
+            Err(_) => return Err(crate::resolution::ResolveError::Stopped.into()),
+        },
+    };
+    let page = page::page(&view.index, request);
+    let ttl = request.signature_ttl.as_ref().map(|ttl| duration::to_std(Some(ttl)));
+    let signed = |fragment: fragment::Fragment| {
+        let url = ttl.map(|ttl| stored::signed_url(stores, &fragment, ttl)).transpose()?;
+        let signed_url = url.unwrap_or_default();
+        Ok(fragments_response::Fragment { spec: Some(fragment.to_proto()), signed_url })
+    };
+    let fragments = page.fragments.into_iter().map(signed).collect::<Result<_, ServiceError>>()?;
+    let response = FragmentsResponse {
+        status: Status::Ok as i32,
+        header: Some(resolution.header),
+        fragments,
+        next_page_token: page.next_page_token,
+    };
+    Ok(response.canonical())
+}
+
+/// Forwards a request to the process that it resolved to.
+///
+/// # Errors
+/// If no peer can be asked, or it fails.
+pub async fn proxy(
+    peers: &Peers,
+    mut request: FragmentsRequest,
+    resolution: Resolution,
+) -> Result<FragmentsResponse, ServiceError> {
+    let mut client = peers.client_of(&resolution.header).map_err(ServiceError::Peer)?;
+    request.header = Some(resolution.header.canonical());
+    let response =
+        client.list_fragments(request).await.map_err(|status| ServiceError::Peer(status.into()))?;
+    Ok(response.into_inner())
+}
+
+/// The answer of a request that cannot go on.
+pub fn refused(status: Status, resolution: Resolution) -> FragmentsResponse {
+    let header = Some(resolution.header);
+    FragmentsResponse { status: status as i32, header, ..FragmentsResponse::default() }.canonical()
+}

@@ -7,16 +7,38 @@
 //! This crate knows bytes and not messages, and nothing of consumers.
 
 mod apply;
+mod broker;
+mod config;
 mod data_dir;
 mod drain;
+mod error;
 #[cfg(test)]
 mod fixtures;
 mod fragments;
+mod health;
 mod key_space;
 mod list;
 mod local_set;
+mod metrics;
 mod peers;
 mod read;
 mod resolution;
+mod resolver;
+mod serve;
+mod service;
+mod stored;
 
-// Owned with the append path.
+// The append path.
+mod append;
+mod flow;
+mod persist;
+mod pipeline;
+mod pulse;
+mod replica;
+mod spool;
+
+pub use broker::Broker;
+pub use config::{BrokerConfig, BrokerOptions, EtcdChoice, OptionsError, ServeArgs};
+pub use data_dir::DataDirError;
+pub use serve::serve;
+pub use spool::Durability;

@@ -1,92 +1,63 @@
-//! Listing journals (journal protocol §9.1), as a function of one key space snapshot.
-//!
-//! A snapshot is streamed as messages of at most [`LIST_BATCH_JOURNALS`] journals; a watch adds an empty message after
-//! each snapshot. A watch sends a new snapshot when a matching journal came, went, was written, or changed its route.
+//! Serving List (journal protocol §9.1) from the mirror: one snapshot, or a watch which sends one whenever it changes.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+mod snapshot;
 
-use proto::Canonical;
-use proto::labels;
-use proto::protocol::{Header, JournalSpec, LabelSelector, ListResponse, Route, Status, list_response};
+use std::sync::Arc;
 
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use proto::Revision;
+use proto::protocol::{ListRequest, ListResponse};
+use runtime::CancellationToken;
+use tokio::sync::watch;
+
+use self::snapshot::{list, snapshot_end};
 use crate::key_space::KeySpace;
+use crate::resolution::unrouted_header;
+use crate::resolver::Resolver;
 
-/// Journals per message of a listing.
-pub const LIST_BATCH_JOURNALS: usize = 25;
-
-/// What a listing found.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Listing {
-    journals: Vec<list_response::Journal>,
-    header: Header,
-}
-
-/// A digest of a listing, by which a watch knows whether there is anything new to say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Digest(u64);
-
-/// The journals of `key_space` which `selector` matches, in key order. `header` is that of the answer.
-pub fn list(key_space: &KeySpace, selector: &LabelSelector, header: Header) -> Listing {
-    let prefix = name_prefix(selector);
-    let journals = key_space
-        .items()
-        .range(std::sync::Arc::from(prefix)..)
-        .take_while(|(name, _)| name.starts_with(prefix))
-        .filter(|(_, entry)| selector.matches(&entry.value.labels_with_name()))
-        .map(|(name, entry)| list_response::Journal {
-            spec: Some(JournalSpec::clone(&entry.value)),
-            mod_revision: entry.mod_revision.0,
-            route: Some(key_space.route(name)),
-            create_revision: entry.create_revision.0,
-        })
-        .collect();
-    Listing { journals, header }
-}
-
-/// What every matching name starts with, as far as the selector says so plainly. Only narrows the scan.
-fn name_prefix(selector: &LabelSelector) -> &str {
-    let mut names = selector.include_set().labels.iter().filter(|label| label.name == labels::NAME);
-    match (names.next(), names.next()) {
-        // An empty value matches every name, and is a prefix of each.
-        (Some(label), None) => &label.value,
-        _ => "",
-    }
-}
-
-impl Listing {
-    /// A digest of what a client sees: names, revisions and routes.
-    pub fn digest(&self) -> Digest {
-        let mut hasher = DefaultHasher::new();
-        self.journals.len().hash(&mut hasher);
-        for journal in &self.journals {
-            (journal.create_revision, journal.mod_revision).hash(&mut hasher);
-            let Route { members, primary, endpoints } = journal.route.clone().unwrap_or_default();
-            (members.iter().map(|m| (&m.zone, &m.suffix)).collect::<Vec<_>>(), primary, endpoints)
-                .hash(&mut hasher);
-        }
-        Digest(hasher.finish())
-    }
-
-    /// The messages of this snapshot, at least one. Only the first has a status and a header with content.
-    pub fn into_messages(self) -> Vec<ListResponse> {
-        let mut journals = self.journals.into_iter();
-        let mut header = Some(self.header);
-        let mut messages = Vec::new();
+/// Serves a validated request. A watch ends, cleanly, when `stop` fires.
+pub fn serve(
+    resolver: Resolver,
+    request: ListRequest,
+    stop: CancellationToken,
+) -> BoxStream<'static, Result<ListResponse, tonic::Status>> {
+    let selector = request.selector.unwrap_or_default().rewrite_legacy_prefix();
+    let resume = request.watch_resume.filter(|_| request.watch).map(|header| header.revision());
+    let is_watch = request.watch;
+    async_stream::stream! {
+        let mut snapshots = resolver.subscribe();
+        let mut told = (resume.unwrap_or(Revision(0)), None);
         loop {
-            let batch: Vec<_> = journals.by_ref().take(LIST_BATCH_JOURNALS).collect();
-            if batch.is_empty() && header.is_none() {
-                return messages;
+            let Some(key_space) = next_snapshot(&mut snapshots, told.0, &stop).await else { return };
+            let listing = list(&key_space, &selector, unrouted_header(&key_space, resolver.me()));
+            let digest = Some(listing.digest());
+            told.0 = key_space.revision();
+            if digest == told.1 {
+                continue;
             }
-            let message = ListResponse { status: Status::Ok as i32, header: header.take(), journals: batch };
-            messages.push(message.canonical());
+            told.1 = digest;
+            for message in listing.into_messages() {
+                yield Ok(message);
+            }
+            if !is_watch {
+                return;
+            }
+            yield Ok(snapshot_end());
         }
     }
+    .boxed()
 }
 
-/// The message after a snapshot of a watch: no status, no header, no journals.
-pub fn snapshot_end() -> ListResponse {
-    ListResponse::default().canonical()
+/// The first snapshot after revision `told`; `None` when there will be none.
+async fn next_snapshot(
+    snapshots: &mut watch::Receiver<Arc<KeySpace>>,
+    told: Revision,
+    stop: &CancellationToken,
+) -> Option<Arc<KeySpace>> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        next = snapshots.wait_for(|key_space| key_space.revision() > told) => Some(Arc::clone(&*next.ok()?)),
+    }
 }
-
-#[cfg(test)]
-mod tests;

@@ -19,7 +19,7 @@ pub struct Wanted {
     /// Its specification.
     pub spec: Arc<JournalSpec>,
     /// When its item came into being.
-    create_revision: Revision,
+    pub create_revision: Revision,
     is_primary: bool,
     /// Every assignment of the journal, with the revision of its last write.
     assignments: Vec<(AssignmentKey, Revision)>,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use keyspace::{AssignmentKey, EtcdHeader};
 use proto::protocol::journal_spec::suspend;
 use proto::protocol::process_spec::Id;
-use proto::protocol::{Header, JournalSpec, Route, Status};
+use proto::protocol::{Header, JournalSpec, Route, Status, header};
 use proto::{JournalName, MemberId, Revision};
 
 use crate::key_space::KeySpace;
@@ -20,9 +20,7 @@ const MISSING_SUFFIX: &str = "missing-from-Etcd";
 
 /// What a request asks of resolution.
 #[derive(Debug, Clone, Copy)]
-pub struct Question<'a> {
-    /// The journal, without metadata segment; `None` if the name cannot be one of a served journal.
-    pub journal: Option<&'a JournalName>,
+pub struct Question {
     /// Whether another process may answer.
     pub may_proxy: bool,
     /// Whether only the primary may answer.
@@ -36,8 +34,6 @@ pub struct Item {
     pub spec: Arc<JournalSpec>,
     /// Revision of its last write.
     pub mod_revision: Revision,
-    /// Revision at which it came into being.
-    pub create_revision: Revision,
 }
 
 /// An assignment of the journal, as resolution found it.
@@ -60,8 +56,6 @@ pub struct Decision {
     pub header: Header,
     /// Whether the process of the header is this one.
     pub is_local: bool,
-    /// Whether this process is assigned the journal.
-    pub is_assigned: bool,
     /// The journal's item, if it exists.
     pub item: Option<Item>,
     /// The journal's assignments, in key order.
@@ -131,13 +125,50 @@ fn print_id(id: &Id) -> String {
     format!("zone:{:?} suffix:{:?} ", id.zone, id.suffix)
 }
 
-/// Decides `question` as of `key_space`.
-pub fn decide(key_space: &KeySpace, me: &MemberId, question: Question<'_>) -> Decision {
-    let local = local_id(key_space, me);
-    let (item, assignments, route) = match question.journal {
-        Some(journal) => look_up(key_space, journal),
-        None => (None, Vec::new(), Route::unrouted()),
-    };
+/// What the key space says of one journal.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The id by which this process answers.
+    pub local: Id,
+    /// The journal's item, if it exists.
+    pub item: Option<Item>,
+    /// The journal's assignments, in key order.
+    pub assignments: Vec<Assigned>,
+    /// The route that they imply, with endpoints.
+    pub route: Route,
+    /// Of the key space.
+    pub etcd: header::Etcd,
+}
+
+impl Facts {
+    /// What `key_space` says of `journal`: nothing, if there is no such name.
+    pub fn gather(key_space: &KeySpace, me: &MemberId, journal: Option<&JournalName>) -> Facts {
+        let mut facts = Facts {
+            local: local_id(key_space, me),
+            item: None,
+            assignments: Vec::new(),
+            route: Route::unrouted(),
+            etcd: key_space.header().into(),
+        };
+        let Some(journal) = journal else { return facts };
+        facts.item = key_space
+            .items()
+            .get(journal.as_arc())
+            .map(|entry| Item { spec: Arc::clone(&entry.value), mod_revision: entry.mod_revision });
+        let assignments = key_space.assignments_of(journal.as_str()).map(|(key, entry)| Assigned {
+            key: key.clone(),
+            route: Arc::clone(&entry.value),
+            mod_revision: entry.mod_revision,
+        });
+        facts.assignments = assignments.collect();
+        facts.route = key_space.route(journal.as_str());
+        facts
+    }
+}
+
+/// Decides `question` by the facts of its journal.
+pub fn decide(facts: Facts, question: Question) -> Decision {
+    let Facts { local, item, assignments, route, etcd } = facts;
     let is_member = route.members.contains(&local);
     let mut process = match question.require_primary {
         true => route.primary_id().cloned().unwrap_or_default(),
@@ -146,19 +177,13 @@ pub fn decide(key_space: &KeySpace, me: &MemberId, question: Question<'_>) -> De
     };
     let status = status_of(item.as_ref(), &route, question, process == local);
     if status != Status::Ok {
-        process = local.clone();
+        process.clone_from(&local);
     }
-    Decision {
-        status,
-        is_local: process == local,
-        is_assigned: assignments.iter().any(|a| a.key.member == *me),
-        header: Header::routed(process, route, key_space.header().into()),
-        item,
-        assignments,
-    }
+    let is_local = process == local;
+    Decision { status, is_local, header: Header::routed(process, route, etcd), item, assignments }
 }
 
-fn status_of(item: Option<&Item>, route: &Route, question: Question<'_>, is_local: bool) -> Status {
+fn status_of(item: Option<&Item>, route: &Route, question: Question, is_local: bool) -> Status {
     let Some(item) = item else { return Status::JournalNotFound };
     if item.spec.suspend_level() == suspend::Level::Full {
         Status::Suspended
@@ -173,23 +198,6 @@ fn status_of(item: Option<&Item>, route: &Route, question: Question<'_>, is_loca
     } else {
         Status::NotJournalBroker
     }
-}
-
-fn look_up(key_space: &KeySpace, journal: &JournalName) -> (Option<Item>, Vec<Assigned>, Route) {
-    let item = key_space.items().get(journal.as_str()).map(|entry| Item {
-        spec: Arc::clone(&entry.value),
-        mod_revision: entry.mod_revision,
-        create_revision: entry.create_revision,
-    });
-    let assignments = key_space
-        .assignments_of(journal.as_str())
-        .map(|(key, entry)| Assigned {
-            key: key.clone(),
-            route: Arc::clone(&entry.value),
-            mod_revision: entry.mod_revision,
-        })
-        .collect();
-    (item, assignments, key_space.route(journal.as_str()))
 }
 
 #[cfg(test)]

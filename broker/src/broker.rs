@@ -1,0 +1,410 @@
+//! A broker within a process: starts its parts in order, and stops them in the reverse one.
+//!
+//! The data directory is locked before anything else; the lock proves that a member key of the same id is of a dead
+//! process, which may then be evicted. With an embedded etcd the port opens first, since the broker is a client of it like
+//! any other. Stopping hands journals over where others can take them, closes the replicas so that the next process finds
+//! their spools, gives the lease back, and only then lets go of the port and of etcd.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use allocator::{AllocError, BalancedSolver};
+use axum::Router;
+use keyspace::embedded::EmbeddedEtcd;
+use keyspace::{Etcd, EtcdOptions, Membership, Predecessor};
+use prost::Message;
+use proto::protocol::journal_server::JournalServer;
+use proto::protocol::{BrokerSpec, ProcessSpec};
+use proto::{MemberId, Revision};
+use runtime::server::{self, Listener};
+use runtime::{BoxError, CancellationToken, OnError, TaskGroup};
+use stores::{Stores, StoresConfig};
+use tokio::sync::watch;
+use tonic::service::Routes;
+
+use crate::append::{AppendContext, AppendLimits};
+use crate::config::{BrokerOptions, EtcdChoice};
+use crate::data_dir::DataDir;
+use crate::drain;
+use crate::key_space::{JournalSchema, Mirror};
+use crate::metrics::BrokerMetrics;
+use crate::read::ReadContext;
+use crate::replica::{ReplicaDeps, ReplicaParts};
+use crate::resolver::Resolver;
+use crate::service::{JournalService, Shell};
+use crate::spool::OsDisk;
+
+/// Open requests may go on for this long once the broker leaves.
+const SERVER_DRAIN: Duration = Duration::from_secs(15);
+/// Uploads may go on for this long once replicas are closed; what is left is taken up by the next process.
+const UPLOAD_DRAIN: Duration = Duration::from_secs(10);
+/// How long tasks may take to notice that they are cancelled.
+const JOIN_LIMIT: Duration = Duration::from_secs(10);
+
+const ETCD_DIR: &str = "etcd";
+const FRAGMENTS_DIR: &str = "fragments";
+
+/// A running broker.
+pub struct Broker {
+    options: BrokerOptions,
+    me: MemberId,
+    endpoint: String,
+    data_dir: DataDir,
+    groups: Groups,
+    shell: Shell,
+    schema: JournalSchema,
+    replicas: ReplicaDeps,
+    membership: Membership,
+    /// `true` once the allocator has let this member go.
+    released: watch::Receiver<bool>,
+}
+
+/// Tasks, by the order in which they are stopped.
+struct Groups {
+    /// Mirror, resolver, replicas, allocator.
+    work: TaskGroup,
+    /// Lease.
+    member: TaskGroup,
+    /// Port.
+    server: TaskGroup,
+    /// Embedded etcd.
+    etcd: TaskGroup,
+}
+
+impl Groups {
+    fn new() -> Groups {
+        let group = TaskGroup::new;
+        Groups {
+            work: group("broker"),
+            member: group("member"),
+            server: group("server"),
+            etcd: group("etcd"),
+        }
+    }
+
+    fn in_order(&self) -> [&TaskGroup; 4] {
+        [&self.work, &self.member, &self.server, &self.etcd]
+    }
+}
+
+impl Broker {
+    /// Starts a broker, and waits until it answers requests.
+    ///
+    /// # Errors
+    /// If the data directory is in use, the port taken, a store root missing, or etcd out of reach.
+    pub async fn start(options: BrokerOptions) -> Result<Broker, BoxError> {
+        let groups = Groups::new();
+        // Boxed, as are its parts: the clients' futures are large, and callers poll this one on small stacks.
+        let started = Box::pin(Broker::start_in(&groups, options)).await;
+        match started {
+            Ok(start) => Ok(start(groups)),
+            Err(error) => {
+                if let Err(error) = groups.stop().await {
+                    tracing::warn!(%error, "cannot stop what was started");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_in(
+        groups: &Groups,
+        options: BrokerOptions,
+    ) -> Result<impl FnOnce(Groups) -> Broker + use<>, BoxError> {
+        let data_dir = DataDir::open(&options.data_dir)?;
+        let me = data_dir.member_id(&options.zone, options.id.as_deref(), &options.entropy)?;
+        let stores = open_stores(&options, &data_dir, &groups.work)?;
+        let listener = Listener::bind(&options.bind).await?;
+        let endpoint = listener.endpoint(&options.host);
+        let (shells, shell) = watch::channel(None);
+        let metrics = BrokerMetrics::new(&options.metrics);
+        let service = JournalService::new(shell, metrics.clone());
+
+        let address = Box::pin(open_port(&options, &data_dir, listener, service, groups)).await?;
+        let etcd = Box::pin(connect(&options, &address, groups)).await?;
+        let schema = JournalSchema { max_replication: options.max_replication };
+        let spec = broker_spec(&options, &me, &endpoint, false);
+        let predecessor = match options.etcd {
+            EtcdChoice::Embedded => Predecessor::Evict,
+            // Whoever copied the data directory to another machine must not evict the broker that runs there.
+            EtcdChoice::Address(_) => Predecessor::Wait,
+        };
+        let announced =
+            Membership::announce(&etcd, &options.prefix, &me, spec, options.lease_ttl, predecessor);
+        let (membership, revision) = Box::pin(announced).await?;
+        watch_lease(&membership, &groups.member);
+        let mirror = Box::pin(load(&options, &etcd, revision, schema, &groups.work)).await?;
+
+        let replicas = replica_deps(&options, &data_dir, &stores, &groups.work);
+        let limits = append_limits(&options);
+        let resolver =
+            Resolver::start(me.clone(), mirror.clone(), replicas.clone(), limits, metrics, &groups.work);
+        let released = run_allocator(&options, &mirror, &me, &groups.work);
+        let shell = Shell {
+            append: AppendContext::new(resolver.clone(), replicas.clone(), limits),
+            read: ReadContext { clock: options.clock.clone(), stores, files: groups.work.child("reads") },
+            resolver,
+            stop: CancellationToken::new(),
+        };
+        shells.send_replace(Some(shell.clone()));
+        Ok(move |groups| Broker {
+            options,
+            me,
+            endpoint,
+            data_dir,
+            groups,
+            shell,
+            schema,
+            replicas,
+            membership,
+            released,
+        })
+    }
+
+    /// The URL under which clients reach this broker.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// The address of etcd: of its own, or of the embedded one.
+    pub fn etcd_address(&self) -> &str {
+        match &self.options.etcd {
+            EtcdChoice::Embedded => &self.endpoint,
+            EtcdChoice::Address(address) => address,
+        }
+    }
+
+    /// The member that this broker is.
+    pub fn id(&self) -> &MemberId {
+        &self.me
+    }
+
+    /// The data directory, absolute.
+    pub fn data_dir(&self) -> &std::path::Path {
+        self.data_dir.path()
+    }
+
+    /// Waits until a part of the broker has failed; the others then cannot go on.
+    pub async fn failed(&self) {
+        let tokens = self.groups.in_order().map(|group| Box::pin(group.token().cancelled()));
+        futures::future::select_all(tokens).await;
+    }
+
+    /// Leaves in order: hands journals over where others can take them, for at most the drain timeout, closes the
+    /// replicas, and gives the lease back.
+    ///
+    /// # Errors
+    /// The first failure of a part, before or while stopping. The broker has stopped nevertheless.
+    pub async fn stop(mut self) -> Result<(), BoxError> {
+        if self.groups.in_order().iter().all(|group| !group.token().is_cancelled()) {
+            Box::pin(self.hand_over()).await;
+        }
+        self.shell.stop.cancel();
+        self.shell.resolver.stop_serving().await;
+        let left = self.replicas.persister.drain(UPLOAD_DRAIN).await;
+        if left > 0 {
+            tracing::warn!(
+                fragments = left,
+                "fragments are not stored yet; the next process on this data directory stores them"
+            );
+        }
+        // Before the member key goes away, whose absence would alarm them.
+        self.groups.work.cancel();
+        if let Err(error) = Box::pin(self.membership.revoke()).await {
+            tracing::warn!(%error, "cannot revoke the lease; it ends by itself");
+        }
+        self.groups.stop().await
+    }
+
+    /// Asks the others to take this broker's journals, and waits for it as long as they could.
+    async fn hand_over(&mut self) {
+        let spec = broker_spec(&self.options, &self.me, &self.endpoint, true);
+        if let Err(error) = self.membership.update(spec).await {
+            tracing::warn!(%error, "cannot announce the exit");
+            return;
+        }
+        let mut snapshots = self.shell.resolver.subscribe();
+        let (me, schema) = (&self.me, &self.schema);
+        let nothing_to_wait_for =
+            snapshots.wait_for(|key_space| !drain::is_worth_waiting(key_space, schema, me));
+        let mut released = self.released.clone();
+        tokio::select! {
+            biased;
+            _ = nothing_to_wait_for => {}
+            _ = released.wait_for(|released| *released) => {}
+            () = self.options.clock.sleep(self.options.drain_timeout) => {
+                tracing::warn!(timeout = ?self.options.drain_timeout, "other brokers did not take over in time");
+            }
+        }
+    }
+}
+
+impl Groups {
+    async fn stop(&self) -> Result<(), BoxError> {
+        let mut first_error = Ok(());
+        for group in self.in_order() {
+            group.cancel();
+            let limit =
+                JOIN_LIMIT + if group.name() == self.server.name() { SERVER_DRAIN } else { Duration::ZERO };
+            first_error = first_error.and(group.join_within(limit).await);
+        }
+        first_error
+    }
+}
+
+fn open_stores(options: &BrokerOptions, data_dir: &DataDir, tasks: &TaskGroup) -> Result<Stores, BoxError> {
+    let default_root = match options.etcd {
+        EtcdChoice::Embedded => {
+            let root = data_dir.path().join(FRAGMENTS_DIR);
+            std::fs::create_dir_all(&root).map_err(|e| format!("create {}: {e}", root.display()))?;
+            Some(root)
+        }
+        EtcdChoice::Address(_) => None,
+    };
+    if let Some(root) = options.file_root.as_ref().filter(|root| !root.is_dir()) {
+        return Err(format!("--broker.file-root: {} is not a directory", root.display()).into());
+    }
+    Ok(Stores::new(StoresConfig {
+        file_root: options.file_root.clone(),
+        file_only: options.file_only,
+        default_root,
+        clock: options.clock.clone(),
+        entropy: options.entropy.clone(),
+        tasks: tasks.child("stores"),
+        metrics: options.metrics.clone(),
+    }))
+}
+
+/// Opens the embedded etcd, if there is to be one, and serves everything. Returns the address of etcd.
+async fn open_port(
+    options: &BrokerOptions,
+    data_dir: &DataDir,
+    listener: Listener,
+    service: JournalService,
+    groups: &Groups,
+) -> Result<String, BoxError> {
+    let (clock, entropy) = (options.clock.clone(), options.entropy.clone());
+    let journals = JournalServer::new(service).max_decoding_message_size(options.max_message_bytes);
+    let mut routes = Routes::new(journals);
+    let address = match &options.etcd {
+        EtcdChoice::Embedded => {
+            let dir = data_dir.path().join(ETCD_DIR);
+            let etcd = EmbeddedEtcd::open(&dir, clock.clone(), entropy, &groups.etcd).await?;
+            etcd.advertise(&listener.endpoint(&options.host));
+            routes = etcd.register(routes);
+            // Our own way to it must not depend on how others reach this machine.
+            listener.endpoint("127.0.0.1")
+        }
+        EtcdChoice::Address(address) => address.clone(),
+    };
+    let debug = match options.debug_private {
+        true => server::ready_router(),
+        false => server::debug_router(options.metrics.clone()),
+    };
+    spawn_server(listener, routes.into_axum_router().merge(debug), options, groups);
+    if let Some(bind) = &options.debug_bind {
+        spawn_server(
+            Listener::bind(bind).await?,
+            server::debug_router(options.metrics.clone()),
+            options,
+            groups,
+        );
+    }
+    Ok(address)
+}
+
+fn spawn_server(listener: Listener, router: Router, options: &BrokerOptions, groups: &Groups) {
+    let tasks = groups.server.clone();
+    let serve = server::serve(listener, router, tasks.clone(), options.clock.clone(), SERVER_DRAIN);
+    tasks.spawn("listener", OnError::CancelGroup, serve);
+}
+
+async fn connect(options: &BrokerOptions, address: &str, groups: &Groups) -> Result<Etcd, BoxError> {
+    let etcd = EtcdOptions {
+        lease_ttl: options.lease_ttl,
+        clock: options.clock.clone(),
+        tasks: groups.member.clone(),
+    };
+    Ok(Etcd::connect(address, etcd).await?)
+}
+
+async fn load(
+    options: &BrokerOptions,
+    etcd: &Etcd,
+    at: Revision,
+    schema: JournalSchema,
+    tasks: &TaskGroup,
+) -> Result<Mirror, BoxError> {
+    Ok(Mirror::load(etcd, &options.prefix, at, schema, options.watch_delay, tasks).await?)
+}
+
+fn broker_spec(options: &BrokerOptions, me: &MemberId, endpoint: &str, exiting: bool) -> bytes::Bytes {
+    let process_spec = Some(ProcessSpec::new(me, endpoint));
+    BrokerSpec { process_spec, journal_limit: options.journal_limit, exiting }.encode_to_vec().into()
+}
+
+fn watch_lease(membership: &Membership, tasks: &TaskGroup) {
+    let (lost, stop) = (membership.lease().lost(), tasks.token().clone());
+    tasks.spawn("lease", OnError::CancelGroup, async move {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Ok(()),
+            () = lost => Err("unable to keep member lease alive".into()),
+        }
+    });
+}
+
+fn append_limits(options: &BrokerOptions) -> AppendLimits {
+    AppendLimits {
+        max_rate: i64::from(options.max_append_rate),
+        min_rate: i64::from(options.min_append_rate),
+    }
+}
+
+fn replica_deps(
+    options: &BrokerOptions,
+    data_dir: &DataDir,
+    stores: &Stores,
+    tasks: &TaskGroup,
+) -> ReplicaDeps {
+    ReplicaDeps::new(ReplicaParts {
+        clock: options.clock.clone(),
+        entropy: options.entropy.clone(),
+        tasks: tasks.child("replicas"),
+        stores: stores.clone(),
+        metrics: options.metrics.clone(),
+        disk: Arc::new(OsDisk),
+        data_dir: data_dir.path().to_owned(),
+        durability: options.durability,
+    })
+}
+
+fn run_allocator(
+    options: &BrokerOptions,
+    mirror: &Mirror,
+    me: &MemberId,
+    tasks: &TaskGroup,
+) -> watch::Receiver<bool> {
+    let (release, released) = watch::channel(false);
+    let stop = tasks.token().clone();
+    let run = allocator::run(
+        mirror.clone(),
+        me.clone(),
+        Arc::new(BalancedSolver),
+        options.clock.clone(),
+        options.metrics.clone(),
+        stop.clone(),
+    );
+    tasks.spawn("allocator", OnError::CancelGroup, async move {
+        match run.await {
+            Ok(()) => {
+                release.send_replace(true);
+                Ok(())
+            }
+            // While stopping, the key and the mirror go away under the allocator.
+            Err(AllocError::MirrorStopped | AllocError::MemberNotFound(_)) if stop.is_cancelled() => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    });
+    released
+}

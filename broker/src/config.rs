@@ -1,0 +1,480 @@
+//! The command line of `courant serve` (journal protocol §15.2), and what it means.
+//!
+//! Without `--etcd.address` the broker is a convenience for one machine: it embeds etcd, listens on loopback and port
+//! 8080, and stores fragments below its data directory. With it, defaults are those of a Gazette broker.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use keyspace::KeyPrefix;
+use proto::Invalid;
+use runtime::config::{ConfigError, DebugArgs, EtcdArgs, LogArgs, is_set, parse_duration, refuse};
+use runtime::{Clock, Entropy, Metrics, grpc};
+
+use crate::key_space::DEFAULT_PREFIX;
+use crate::spool::Durability;
+
+/// Where a broker that embeds etcd listens.
+const EMBEDDED_HOST: &str = "127.0.0.1";
+const EMBEDDED_PORT: &str = "8080";
+/// Lease of a broker that embeds etcd. Nobody outlives it who could take its journals over, so that a stopped and
+/// resumed process need not lose them; the process that follows it evicts it at once.
+const EMBEDDED_LEASE: Duration = Duration::from_secs(3600);
+
+/// Options of `courant serve`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ServeArgs {
+    /// The broker itself.
+    #[command(flatten)]
+    pub broker: BrokerConfig,
+    /// etcd.
+    #[command(flatten)]
+    pub etcd: EtcdArgs,
+    /// Logging.
+    #[command(flatten)]
+    pub log: LogArgs,
+    /// Diagnostics.
+    #[command(flatten)]
+    pub debug: DebugArgs,
+}
+
+/// Options of the broker itself.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Broker")]
+pub struct BrokerConfig {
+    /// Availability zone of this process.
+    #[arg(id = "broker.zone", long = "broker.zone", env = "BROKER_ZONE", default_value = "local")]
+    pub zone: String,
+    /// Id of this process, unique in its zone. Without it the data directory remembers one.
+    #[arg(id = "broker.id", long = "broker.id", env = "BROKER_ID")]
+    pub id: Option<String>,
+    /// Host under which others reach this process. [default: 127.0.0.1, which is then all that is listened on;
+    /// with --etcd.address: the host name]
+    #[arg(id = "broker.host", long = "broker.host", env = "BROKER_HOST")]
+    pub host: Option<String>,
+    /// Port to listen on, or unix:///path. [default: 8080; with --etcd.address: a free port]
+    #[arg(id = "broker.port", long = "broker.port", env = "BROKER_PORT")]
+    pub port: Option<String>,
+    /// Where spools, the embedded etcd and its fragments are kept. One process at a time may use it.
+    #[arg(
+        id = "broker.data-dir",
+        long = "broker.data-dir",
+        env = "BROKER_DATA_DIR",
+        value_name = "DIR",
+        default_value = "./courant-data"
+    )]
+    pub data_dir: PathBuf,
+    /// What an acknowledged append survives: the death of every process, or a loss of power.
+    #[arg(
+        id = "broker.durability",
+        long = "broker.durability",
+        env = "BROKER_DURABILITY",
+        value_enum,
+        default_value = "process"
+    )]
+    pub durability: DurabilityArg,
+    /// Longest time to wait at exit for other brokers to take over.
+    #[arg(id = "broker.drain-timeout", long = "broker.drain-timeout", env = "BROKER_DRAIN_TIMEOUT",
+        value_name = "DURATION", default_value = "1m", value_parser = parse_duration)]
+    pub drain_timeout: Duration,
+    /// Most journals of which this broker is a replica.
+    #[arg(id = "broker.limit", long = "broker.limit", env = "BROKER_LIMIT", default_value_t = 1024)]
+    pub limit: u32,
+    /// Directory that file:// stores are relative to; it must exist. [default: fragments/ in the data directory;
+    /// with --etcd.address: none]
+    #[arg(id = "broker.file-root", long = "broker.file-root", env = "BROKER_FILE_ROOT", value_name = "DIR")]
+    pub file_root: Option<PathBuf>,
+    /// Use the file root in place of every other kind of store.
+    #[arg(id = "broker.file-only", long = "broker.file-only", env = "BROKER_FILE_ONLY")]
+    pub file_only: bool,
+    /// Most bytes per second that a journal takes in, whatever its specification says. Zero is no limit.
+    #[arg(
+        id = "broker.max-append-rate",
+        long = "broker.max-append-rate",
+        env = "BROKER_MAX_APPEND_RATE",
+        default_value_t = 0
+    )]
+    pub max_append_rate: u32,
+    /// Least bytes per second that a client must sustain while it appends.
+    #[arg(
+        id = "broker.min-append-rate",
+        long = "broker.min-append-rate",
+        env = "BROKER_MIN_APPEND_RATE",
+        default_value_t = 65536
+    )]
+    pub min_append_rate: u32,
+    /// Upper bound of every journal's replication.
+    #[arg(
+        id = "broker.max-replication",
+        long = "broker.max-replication",
+        env = "BROKER_MAX_REPLICATION",
+        default_value_t = 9
+    )]
+    pub max_replication: u32,
+    /// Suspend journals which are idle.
+    #[arg(id = "broker.auto-suspend", long = "broker.auto-suspend", env = "BROKER_AUTO_SUSPEND")]
+    pub auto_suspend: bool,
+    /// How long changes of etcd are gathered before they are acted upon.
+    #[arg(id = "broker.watch-delay", long = "broker.watch-delay", env = "BROKER_WATCH_DELAY",
+        value_name = "DURATION", default_value = "30ms", value_parser = parse_duration)]
+    pub watch_delay: Duration,
+    /// Largest gRPC message that is received, bytes.
+    #[arg(id = "broker.max-grpc-recv-size", long = "broker.max-grpc-recv-size",
+        env = "BROKER_MAX_GRPC_RECV_SIZE", default_value_t = grpc::MAX_MESSAGE_RECV_SERVER)]
+    pub max_grpc_recv_size: usize,
+    /// Options which are refused.
+    #[command(flatten)]
+    pub unsupported: UnsupportedArgs,
+}
+
+/// Options of features that are not there yet.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct UnsupportedArgs {
+    /// Server certificate (not supported yet).
+    #[arg(
+        id = "broker.server-cert-file",
+        long = "broker.server-cert-file",
+        env = "BROKER_SERVER_CERT_FILE",
+        value_name = "FILE"
+    )]
+    pub server_cert_file: Option<PathBuf>,
+    /// Key of the server certificate (not supported yet).
+    #[arg(
+        id = "broker.server-cert-key-file",
+        long = "broker.server-cert-key-file",
+        env = "BROKER_SERVER_CERT_KEY_FILE",
+        value_name = "FILE"
+    )]
+    pub server_cert_key_file: Option<PathBuf>,
+    /// Certificate authority of clients (not supported yet).
+    #[arg(
+        id = "broker.server-ca-file",
+        long = "broker.server-ca-file",
+        env = "BROKER_SERVER_CA_FILE",
+        value_name = "FILE"
+    )]
+    pub server_ca_file: Option<PathBuf>,
+    /// Certificate towards other brokers (not supported yet).
+    #[arg(
+        id = "broker.peer-cert-file",
+        long = "broker.peer-cert-file",
+        env = "BROKER_PEER_CERT_FILE",
+        value_name = "FILE"
+    )]
+    pub peer_cert_file: Option<PathBuf>,
+    /// Key of the certificate towards other brokers (not supported yet).
+    #[arg(
+        id = "broker.peer-cert-key-file",
+        long = "broker.peer-cert-key-file",
+        env = "BROKER_PEER_CERT_KEY_FILE",
+        value_name = "FILE"
+    )]
+    pub peer_cert_key_file: Option<PathBuf>,
+    /// Certificate authority of other brokers (not supported yet).
+    #[arg(
+        id = "broker.peer-ca-file",
+        long = "broker.peer-ca-file",
+        env = "BROKER_PEER_CA_FILE",
+        value_name = "FILE"
+    )]
+    pub peer_ca_file: Option<PathBuf>,
+    /// Keys of access tokens (not supported yet).
+    #[arg(
+        id = "broker.auth-keys",
+        long = "broker.auth-keys",
+        env = "BROKER_AUTH_KEYS",
+        value_name = "KEYS",
+        hide_env_values = true
+    )]
+    pub auth_keys: Option<String>,
+    /// Origins of browsers that may call the HTTP gateway (not supported yet).
+    #[arg(
+        id = "broker.allow-origin",
+        long = "broker.allow-origin",
+        env = "BROKER_ALLOW_ORIGIN",
+        value_name = "ORIGIN"
+    )]
+    pub allow_origin: Vec<String>,
+}
+
+impl UnsupportedArgs {
+    fn refuse(&self) -> Result<(), ConfigError> {
+        refuse(&[
+            ("broker.server-cert-file", is_set(&self.server_cert_file)),
+            ("broker.server-cert-key-file", is_set(&self.server_cert_key_file)),
+            ("broker.server-ca-file", is_set(&self.server_ca_file)),
+            ("broker.peer-cert-file", is_set(&self.peer_cert_file)),
+            ("broker.peer-cert-key-file", is_set(&self.peer_cert_key_file)),
+            ("broker.peer-ca-file", is_set(&self.peer_ca_file)),
+            ("broker.auth-keys", self.auth_keys.as_deref().is_some_and(|k| !k.is_empty())),
+            ("broker.allow-origin", self.allow_origin.iter().any(|o| !o.is_empty())),
+        ])
+    }
+}
+
+/// The value of `--broker.durability`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum DurabilityArg {
+    /// Survives the death of every process.
+    Process,
+    /// Survives a loss of power.
+    Disk,
+}
+
+impl From<DurabilityArg> for Durability {
+    fn from(arg: DurabilityArg) -> Durability {
+        match arg {
+            DurabilityArg::Process => Durability::Process,
+            DurabilityArg::Disk => Durability::Disk,
+        }
+    }
+}
+
+/// Where a broker coordinates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EtcdChoice {
+    /// In this process, persisted in the data directory.
+    Embedded,
+    /// At this address.
+    Address(String),
+}
+
+/// Everything that a [`crate::Broker`] is started with.
+#[derive(Debug, Clone)]
+pub struct BrokerOptions {
+    /// Failure zone.
+    pub zone: String,
+    /// Member suffix; without it the data directory remembers one.
+    pub id: Option<String>,
+    /// Address to listen on: `host:port`, or `unix:///path`.
+    pub bind: String,
+    /// Host under which others reach the listener.
+    pub host: String,
+    /// Directory of spools and of the embedded etcd.
+    pub data_dir: PathBuf,
+    /// What an acknowledgement promises.
+    pub durability: Durability,
+    /// Where to coordinate.
+    pub etcd: EtcdChoice,
+    /// Prefix of keys.
+    pub prefix: KeyPrefix,
+    /// Time to live of the broker's lease.
+    pub lease_ttl: Duration,
+    /// How long changes of etcd are gathered.
+    pub watch_delay: Duration,
+    /// Most journals to be assigned.
+    pub journal_limit: u32,
+    /// Upper bound of every journal's replication.
+    pub max_replication: u32,
+    /// Most bytes per second of a journal; zero is no limit.
+    pub max_append_rate: u32,
+    /// Least bytes per second of a client.
+    pub min_append_rate: u32,
+    /// Whether idle journals are suspended.
+    pub auto_suspend: bool,
+    /// Directory of `file://` stores.
+    pub file_root: Option<PathBuf>,
+    /// Whether every store is a `file://` one.
+    pub file_only: bool,
+    /// Largest message received, bytes.
+    pub max_message_bytes: usize,
+    /// Longest wait for others to take over at exit.
+    pub drain_timeout: Duration,
+    /// Address of an extra listener for diagnostics.
+    pub debug_bind: Option<String>,
+    /// Keep metrics off the main port.
+    pub debug_private: bool,
+    /// Time.
+    pub clock: Clock,
+    /// Randomness.
+    pub entropy: Entropy,
+    /// Metrics.
+    pub metrics: Metrics,
+}
+
+/// The options cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OptionsError {
+    /// One has a value that cannot be honoured.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The prefix is malformed.
+    #[error("--etcd.prefix: {0}")]
+    Prefix(Invalid),
+    /// The host name of this machine is unknown.
+    #[error("cannot find the host name of this machine: {0}; give --broker.host")]
+    HostName(std::io::Error),
+}
+
+impl BrokerOptions {
+    /// A broker on a free loopback port, with embedded etcd, for use within a process.
+    pub fn embedded(data_dir: PathBuf) -> BrokerOptions {
+        BrokerOptions {
+            zone: "local".to_owned(),
+            id: None,
+            bind: format!("{EMBEDDED_HOST}:0"),
+            host: EMBEDDED_HOST.to_owned(),
+            data_dir,
+            durability: Durability::Process,
+            etcd: EtcdChoice::Embedded,
+            prefix: KeyPrefix::parse(DEFAULT_PREFIX).expect("the default prefix is a clean path"),
+            lease_ttl: EMBEDDED_LEASE,
+            watch_delay: Duration::from_millis(1),
+            journal_limit: 1024,
+            max_replication: 9,
+            max_append_rate: 0,
+            min_append_rate: 65536,
+            auto_suspend: false,
+            file_root: None,
+            file_only: false,
+            max_message_bytes: grpc::MAX_MESSAGE_RECV_SERVER,
+            drain_timeout: Duration::from_secs(60),
+            debug_bind: None,
+            debug_private: false,
+            clock: Clock::system(),
+            entropy: Entropy::system(),
+            metrics: Metrics::new(),
+        }
+    }
+
+    /// What the command line means.
+    ///
+    /// # Errors
+    /// If an option has a value that cannot be honoured.
+    pub fn from_args(args: ServeArgs) -> Result<BrokerOptions, OptionsError> {
+        let ServeArgs { broker, etcd, log: _, debug } = args;
+        broker.unsupported.refuse()?;
+        etcd.refuse_unsupported()?;
+        let choice = etcd.address().map_or(EtcdChoice::Embedded, |a| EtcdChoice::Address(a.to_owned()));
+        let is_embedded = choice == EtcdChoice::Embedded;
+        let (bind, host) = listen(is_embedded, given(broker.host), given(broker.port))?;
+        let prefix = given(etcd.prefix).unwrap_or_else(|| DEFAULT_PREFIX.to_owned());
+        let debug_bind = given(debug.port).map(|port| bind_address(is_embedded, &port));
+        Ok(BrokerOptions {
+            zone: broker.zone,
+            id: given(broker.id),
+            bind,
+            host,
+            data_dir: broker.data_dir,
+            durability: broker.durability.into(),
+            etcd: choice,
+            prefix: KeyPrefix::parse(&prefix).map_err(OptionsError::Prefix)?,
+            lease_ttl: if is_embedded { etcd.lease.max(EMBEDDED_LEASE) } else { etcd.lease },
+            watch_delay: broker.watch_delay,
+            journal_limit: broker.limit,
+            max_replication: broker.max_replication,
+            max_append_rate: broker.max_append_rate,
+            min_append_rate: broker.min_append_rate,
+            auto_suspend: broker.auto_suspend,
+            file_root: broker.file_root.filter(|root| !root.as_os_str().is_empty()),
+            file_only: broker.file_only,
+            max_message_bytes: broker.max_grpc_recv_size,
+            drain_timeout: broker.drain_timeout,
+            debug_bind,
+            debug_private: debug.private,
+            clock: Clock::system(),
+            entropy: Entropy::system(),
+            metrics: Metrics::with_process(),
+        })
+    }
+}
+
+/// An option that was given; an empty environment variable counts as none.
+fn given(option: Option<String>) -> Option<String> {
+    option.filter(|value| !value.is_empty())
+}
+
+/// The address to listen on and the host to advertise.
+fn listen(
+    is_embedded: bool,
+    host: Option<String>,
+    port: Option<String>,
+) -> Result<(String, String), OptionsError> {
+    let is_loopback = is_embedded && host.as_deref().is_none_or(|h| matches!(h, "localhost" | EMBEDDED_HOST));
+    let port = port.unwrap_or_else(|| if is_embedded { EMBEDDED_PORT } else { "0" }.to_owned());
+    let host = match host {
+        Some(host) => host,
+        None if is_embedded => EMBEDDED_HOST.to_owned(),
+        None => host_name().map_err(OptionsError::HostName)?,
+    };
+    Ok((bind_address(is_loopback, &port), host))
+}
+
+fn bind_address(is_loopback: bool, port: &str) -> String {
+    match (port.starts_with("unix://"), is_loopback) {
+        (true, _) => port.to_owned(),
+        (false, true) => format!("{EMBEDDED_HOST}:{port}"),
+        (false, false) => format!("0.0.0.0:{port}"),
+    }
+}
+
+fn host_name() -> std::io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Program {
+        #[command(flatten)]
+        args: ServeArgs,
+    }
+
+    fn options(args: &[&str]) -> Result<BrokerOptions, String> {
+        let args = std::iter::once("program").chain(args.iter().copied());
+        let program = Program::try_parse_from(args).map_err(|e| e.to_string())?;
+        BrokerOptions::from_args(program.args).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn without_etcd_the_broker_is_for_one_machine() {
+        let got = options(&[]).unwrap();
+        assert_eq!((got.bind.as_str(), got.host.as_str()), ("127.0.0.1:8080", "127.0.0.1"));
+        assert_eq!((got.etcd, got.data_dir), (EtcdChoice::Embedded, PathBuf::from("./courant-data")));
+        assert_eq!((got.zone.as_str(), got.id, got.journal_limit), ("local", None, 1024));
+        assert_eq!((got.durability, got.prefix.as_str()), (Durability::Process, "/gazette/cluster"));
+        let lease = options(&["--etcd.lease=30s"]).unwrap().lease_ttl;
+        assert_eq!(lease, EMBEDDED_LEASE);
+    }
+
+    #[test]
+    fn with_etcd_defaults_are_those_of_a_cluster() {
+        let got = options(&["--etcd.address=http://etcd:2379", "--debug.port=9"]).unwrap();
+        assert_eq!((got.bind.as_str(), got.host), ("0.0.0.0:0", host_name().unwrap()));
+        assert_eq!(got.etcd, EtcdChoice::Address("http://etcd:2379".to_owned()));
+        assert_eq!((got.lease_ttl, got.debug_bind.as_deref()), (Duration::from_secs(20), Some("0.0.0.0:9")));
+    }
+
+    #[test]
+    fn a_host_opens_the_broker_to_others() {
+        for (args, bind, host) in [
+            (&["--broker.host=db.lan"][..], "0.0.0.0:8080", "db.lan"),
+            (&["--broker.host=localhost", "--broker.port=0"], "127.0.0.1:0", "localhost"),
+            (&["--broker.port=unix:///run/b.sock"], "unix:///run/b.sock", "127.0.0.1"),
+            (&["--broker.port=9000"], "127.0.0.1:9000", "127.0.0.1"),
+        ] {
+            let got = options(args).unwrap();
+            assert_eq!((got.bind.as_str(), got.host.as_str()), (bind, host));
+        }
+    }
+
+    #[test]
+    fn values_that_cannot_be_honoured_are_refused() {
+        for (arg, expected) in [
+            ("--broker.auth-keys=Zm9v", "--broker.auth-keys is not supported yet"),
+            ("--broker.server-cert-file=x", "--broker.server-cert-file is not supported yet"),
+            ("--broker.peer-ca-file=x", "--broker.peer-ca-file is not supported yet"),
+            ("--broker.allow-origin=x", "--broker.allow-origin is not supported yet"),
+            ("--etcd.trusted-ca-file=x", "--etcd.trusted-ca-file is not supported yet"),
+        ] {
+            assert_eq!(options(&[arg]).unwrap_err(), expected);
+        }
+        assert!(options(&["--etcd.prefix=a//b"]).unwrap_err().starts_with("--etcd.prefix: "));
+        assert!(options(&["--broker.durability=tape"]).is_err());
+        assert!(options(&["--broker.watch-delay=30"]).unwrap_err().contains("30"));
+    }
+}

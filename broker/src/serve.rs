@@ -1,0 +1,66 @@
+//! `courant serve`: a broker as a process.
+
+use std::process::ExitCode;
+
+use runtime::BoxError;
+use runtime::signals::Signals;
+
+use crate::broker::Broker;
+use crate::config::{BrokerOptions, EtcdChoice, ServeArgs};
+
+/// Runs a broker until a signal asks it to stop, and for as long as it then takes to leave in order. A second signal ends
+/// the process at once; its spools are found by the next one.
+///
+/// What the person who started it must know is printed to standard error, whatever the level of the log.
+pub fn serve(args: ServeArgs) -> ExitCode {
+    runtime::logging::init(&args.log);
+    let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let outcome = match threads {
+        Ok(threads) => threads.block_on(run(args)),
+        Err(error) => Err(format!("cannot start threads: {error}").into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("courant: {}", runtime::grpc::chain_text(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: ServeArgs) -> Result<(), BoxError> {
+    let options = BrokerOptions::from_args(args)?;
+    tracing::info!(?options, "broker configuration");
+    let etcd = options.etcd.clone();
+    let shown_dir = options.data_dir.display().to_string();
+    let mut signals = Signals::install()?;
+    let broker = tokio::select! {
+        biased;
+        signal = signals.recv() => {
+            eprintln!("courant: {signal:?} before the broker had started");
+            return Ok(());
+        }
+        broker = Broker::start(options) => broker?,
+    };
+    let etcd = match etcd {
+        EtcdChoice::Embedded => "embedded etcd".to_owned(),
+        EtcdChoice::Address(address) => format!("etcd at {address}"),
+    };
+    eprintln!("courant: serving on {}, data in {shown_dir}, {etcd}", broker.endpoint());
+    tracing::info!(id = %broker.id(), endpoint = broker.endpoint(), "starting broker");
+    tokio::select! {
+        biased;
+        signal = signals.recv() => tracing::info!(?signal, "caught signal"),
+        () = broker.failed() => tracing::error!("the broker cannot go on"),
+    }
+    tokio::select! {
+        biased;
+        signal = signals.recv() => {
+            eprintln!("courant: second {signal:?}, leaving at once");
+            std::process::exit(1);
+        }
+        outcome = broker.stop() => outcome?,
+    }
+    tracing::info!("goodbye");
+    Ok(())
+}

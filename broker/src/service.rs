@@ -1,0 +1,316 @@
+//! The journal service: validates, resolves, and hands each request to whoever answers it.
+//!
+//! Requests that arrive while the broker still starts wait for it: with an embedded etcd the port is open before there is
+//! a mirror to answer from. A panic in one request ends that request alone.
+
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures::stream::BoxStream;
+use futures::{FutureExt, Stream, StreamExt};
+use proto::protocol::journal_server::Journal;
+use proto::protocol::{
+    AppendRequest, AppendResponse, ApplyRequest, ApplyResponse, FragmentStoreHealthRequest,
+    FragmentStoreHealthResponse, FragmentsRequest, FragmentsResponse, ListRequest, ListResponse, ReadRequest,
+    ReadResponse, ReplicateRequest, ReplicateResponse, Status,
+};
+use proto::{Canonical, Revision, Validate};
+use runtime::{CancellationToken, panic_text};
+use tokio::sync::watch;
+use tonic::{Request, Response, Streaming};
+
+use crate::append::{self, AppendContext};
+use crate::error::ServiceError;
+use crate::metrics::BrokerMetrics;
+use crate::read::ReadContext;
+use crate::resolver::{Resolution, ResolveArgs, Resolver};
+use crate::{apply, fragments, health, list, read};
+
+/// What answers requests, once the broker has started.
+#[derive(Clone)]
+pub struct Shell {
+    /// Finds who answers.
+    pub resolver: Resolver,
+    /// Of appends.
+    pub append: AppendContext,
+    /// Of reads.
+    pub read: ReadContext,
+    /// Fires when the broker stops: streams without an end of their own then end.
+    pub stop: CancellationToken,
+}
+
+/// The journal service.
+#[derive(Clone)]
+pub struct JournalService {
+    shell: watch::Receiver<Option<Shell>>,
+    metrics: BrokerMetrics,
+}
+
+type Answer<T> = Result<Response<T>, tonic::Status>;
+
+impl JournalService {
+    /// A service whose requests wait until there is a shell.
+    pub fn new(shell: watch::Receiver<Option<Shell>>, metrics: BrokerMetrics) -> JournalService {
+        JournalService { shell, metrics }
+    }
+
+    /// Shows the end of a journal that this broker, rather than a peer, has appended to.
+    fn note_write_head(&self, shell: &Shell, response: &AppendResponse) {
+        let process = response.header.as_ref().and_then(|header| header.process());
+        if let Some(commit) =
+            response.commit.as_ref().filter(|_| process.is_some_and(|id| shell.resolver.me() == id))
+        {
+            self.metrics.write_head(&commit.journal, commit.end);
+        }
+    }
+
+    async fn shell(&self) -> Result<Shell, tonic::Status> {
+        let mut shell = self.shell.clone();
+        let shell = shell.wait_for(Option::is_some).await;
+        let shell = shell.map_err(|_| tonic::Status::unavailable("the broker did not start"))?;
+        Ok(shell.clone().expect("it was waited for"))
+    }
+
+    /// Runs a request that has one answer. `status_of` says which status the answer has.
+    async fn unary<T>(
+        &self,
+        operation: &'static str,
+        answer: impl Future<Output = Result<T, tonic::Status>>,
+        status_of: impl FnOnce(&T) -> Status,
+    ) -> Answer<T> {
+        let mut completion = Completion::begin(&self.metrics, operation);
+        let answer = caught(operation, answer).await;
+        completion.status = answer.as_ref().ok().map(status_of);
+        answer.map(Response::new).inspect_err(|status| log_failure(operation, status))
+    }
+
+    /// Runs a request that is answered by a stream.
+    async fn streaming<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        answer: impl Future<Output = Result<BoxStream<'static, Result<T, tonic::Status>>, tonic::Status>>,
+        status_of: fn(&T) -> Status,
+    ) -> Answer<BoxStream<'static, Result<T, tonic::Status>>> {
+        let mut completion = Completion::begin(&self.metrics, operation);
+        match caught(operation, answer).await {
+            Ok(stream) => Ok(Response::new(Counted { stream, completion, status_of }.boxed())),
+            Err(status) => {
+                completion.status = None;
+                log_failure(operation, &status);
+                Err(status)
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Journal for JournalService {
+    type ListStream = BoxStream<'static, Result<ListResponse, tonic::Status>>;
+    type ReadStream = BoxStream<'static, Result<ReadResponse, tonic::Status>>;
+    type ReplicateStream = BoxStream<'static, Result<ReplicateResponse, tonic::Status>>;
+
+    async fn list(&self, request: Request<ListRequest>) -> Answer<Self::ListStream> {
+        self.streaming(
+            "List",
+            async { self.shell().await?.list(request.into_inner()).await },
+            ListResponse::status,
+        )
+        .await
+    }
+
+    async fn apply(&self, request: Request<ApplyRequest>) -> Answer<ApplyResponse> {
+        self.unary(
+            "Apply",
+            async { self.shell().await?.apply(request.into_inner()).await },
+            ApplyResponse::status,
+        )
+        .await
+    }
+
+    async fn read(&self, request: Request<ReadRequest>) -> Answer<Self::ReadStream> {
+        self.streaming(
+            "Read",
+            async { self.shell().await?.read(request.into_inner()).await },
+            ReadResponse::status,
+        )
+        .await
+    }
+
+    async fn append(&self, request: Request<Streaming<AppendRequest>>) -> Answer<AppendResponse> {
+        let answer = async {
+            let shell = self.shell().await?;
+            let response = append::serve_append(&shell.append, request.into_inner()).await?;
+            self.note_write_head(&shell, &response);
+            Ok(response)
+        };
+        self.unary("Append", answer, AppendResponse::status).await
+    }
+
+    async fn replicate(
+        &self,
+        _request: Request<Streaming<ReplicateRequest>>,
+    ) -> Answer<Self::ReplicateStream> {
+        let mut completion = Completion::begin(&self.metrics, "Replicate");
+        completion.status = None;
+        Err(tonic::Status::unimplemented("this broker does not replicate journals of other brokers yet"))
+    }
+
+    async fn list_fragments(&self, request: Request<FragmentsRequest>) -> Answer<FragmentsResponse> {
+        let answer = async { self.shell().await?.list_fragments(request.into_inner()).await };
+        self.unary("ListFragments", answer, FragmentsResponse::status).await
+    }
+
+    async fn fragment_store_health(
+        &self,
+        request: Request<FragmentStoreHealthRequest>,
+    ) -> Answer<FragmentStoreHealthResponse> {
+        let answer = async { self.shell().await?.fragment_store_health(request.into_inner()).await };
+        self.unary("FragmentStoreHealth", answer, FragmentStoreHealthResponse::status).await
+    }
+}
+
+impl Shell {
+    async fn list(
+        &self,
+        request: ListRequest,
+    ) -> Result<BoxStream<'static, Result<ListResponse, tonic::Status>>, tonic::Status> {
+        request.validate().map_err(ServiceError::from)?;
+        Ok(list::serve(self.resolver.clone(), request, self.stop.clone()))
+    }
+
+    async fn apply(&self, request: ApplyRequest) -> Result<ApplyResponse, tonic::Status> {
+        apply::validate(&request).map_err(ServiceError::from)?;
+        Ok(apply::serve(&self.resolver, request).await?)
+    }
+
+    async fn read(&self, request: ReadRequest) -> Result<read::ReadStream, tonic::Status> {
+        request.validate().map_err(ServiceError::from)?;
+        let args = ResolveArgs {
+            journal: &request.journal,
+            may_proxy: !request.do_not_proxy,
+            require_primary: false,
+            min_revision: Revision(request.min_etcd_revision),
+            proxy_header: request.header.as_ref(),
+        };
+        let resolution = self.resolver.resolve(args).await.map_err(ServiceError::from)?;
+        let status = readable_status(&resolution);
+        if status != Status::Ok {
+            let header = Some(resolution.header.canonical());
+            let refused = ReadResponse { status: status as i32, header, ..ReadResponse::default() };
+            Ok(futures::stream::iter([Ok(refused)]).boxed())
+        } else if resolution.is_local {
+            Ok(read::serve(self.read.clone(), request, resolution))
+        } else {
+            Ok(read::proxy(self.resolver.peers(), request, resolution, self.stop.clone()).await?)
+        }
+    }
+
+    async fn list_fragments(
+        &self,
+        mut request: FragmentsRequest,
+    ) -> Result<FragmentsResponse, tonic::Status> {
+        request.validate().map_err(ServiceError::from)?;
+        if request.page_limit == 0 {
+            request.page_limit = fragments::PAGE_LIMIT_DEFAULT;
+        }
+        let args = ResolveArgs {
+            journal: &request.journal,
+            may_proxy: !request.do_not_proxy,
+            require_primary: false,
+            min_revision: Revision(0),
+            proxy_header: request.header.as_ref(),
+        };
+        let resolution = self.resolver.resolve(args).await.map_err(ServiceError::from)?;
+        let status = readable_status(&resolution);
+        if status != Status::Ok {
+            Ok(fragments::refused(status, resolution))
+        } else if resolution.replica.is_some() {
+            Ok(fragments::serve(&self.read.stores, &request, resolution).await?)
+        } else {
+            Ok(fragments::proxy(self.resolver.peers(), request, resolution).await?)
+        }
+    }
+
+    async fn fragment_store_health(
+        &self,
+        request: FragmentStoreHealthRequest,
+    ) -> Result<FragmentStoreHealthResponse, tonic::Status> {
+        request.validate().map_err(ServiceError::from)?;
+        let header = self.resolver.unrouted_header();
+        Ok(health::serve(&self.read.stores, &self.resolver.key_space(), header, &request).await)
+    }
+}
+
+/// The status of a request that reads: a journal which may not be read is `NOT_ALLOWED`.
+fn readable_status(resolution: &Resolution) -> Status {
+    let is_readable = resolution.item.as_ref().is_none_or(|item| item.spec.is_readable());
+    match resolution.status {
+        Status::Ok if !is_readable => Status::NotAllowed,
+        status => status,
+    }
+}
+
+/// The answer, or an error in place of a panic.
+async fn caught<T>(
+    operation: &str,
+    answer: impl Future<Output = Result<T, tonic::Status>>,
+) -> Result<T, tonic::Status> {
+    match AssertUnwindSafe(answer).catch_unwind().await {
+        Ok(answer) => answer,
+        Err(panic) => {
+            let text = panic_text(&*panic);
+            tracing::error!(operation, panic = %text, "request panicked");
+            Err(tonic::Status::internal(format!("{operation} panicked: {text}")))
+        }
+    }
+}
+
+fn log_failure(operation: &str, status: &tonic::Status) {
+    tracing::warn!(code = ?status.code(), error = status.message(), "served {operation} RPC failed");
+}
+
+/// Counts a request when it is over. One that its client abandons counts as fine.
+struct Completion {
+    metrics: BrokerMetrics,
+    operation: &'static str,
+    /// The outcome so far; `None` is a failure.
+    status: Option<Status>,
+}
+
+impl Completion {
+    fn begin(metrics: &BrokerMetrics, operation: &'static str) -> Completion {
+        metrics.started(operation);
+        Completion { metrics: metrics.clone(), operation, status: Some(Status::Ok) }
+    }
+}
+
+impl Drop for Completion {
+    fn drop(&mut self) {
+        self.metrics.completed(self.operation, self.status);
+    }
+}
+
+/// A stream of answers which is counted when it ends, by its last status.
+struct Counted<T> {
+    stream: BoxStream<'static, Result<T, tonic::Status>>,
+    completion: Completion,
+    status_of: fn(&T) -> Status,
+}
+
+impl<T> Stream for Counted<T> {
+    type Item = Result<T, tonic::Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = self.stream.poll_next_unpin(cx);
+        match &next {
+            Poll::Ready(Some(Ok(message))) => self.completion.status = Some((self.status_of)(message)),
+            Poll::Ready(Some(Err(status))) => {
+                self.completion.status = None;
+                log_failure(self.completion.operation, status);
+            }
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+        next
+    }
+}
