@@ -150,7 +150,9 @@ mod tests {
             "courant journals list --broker.address http://x:1",
         ] {
             let matches = command.clone().try_get_matches_from(line.split(' ')).unwrap();
-            let Command::Journals(args) = Cli::from_arg_matches(&matches).unwrap().command else {
+            let Command::Client(ClientCommand::Journals(args)) =
+                Cli::from_arg_matches(&matches).unwrap().command
+            else {
                 panic!("{line}")
             };
             assert_eq!(args.session.broker.address, "http://x:1", "{line}");

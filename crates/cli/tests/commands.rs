@@ -227,8 +227,8 @@ fn following_sees_new_content_and_new_journals() {
     broker.ok("journals append -l name=a/three", b"new\n");
     assert_eq!(next(), "new\n");
 
-    let interrupt = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert!(interrupt.success());
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let status = child.wait().unwrap();
     assert!(status.success(), "{status}");
     let offsets: serde_json::Value = serde_json::from_slice(&std::fs::read(&state).unwrap()).unwrap();
