@@ -12,7 +12,7 @@ use std::time::Duration;
 use proto::protocol::journal_client::JournalClient;
 use proto::protocol::{AppendRequest, AppendResponse, ReadRequest, Status};
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use runtime::{BoxError, CancellationToken, Clock, OnError, TaskGroup};
 use sha1::{Digest, Sha1};
 use tonic::transport::Channel;
@@ -106,23 +106,35 @@ impl Appender {
             let sum = <[u8; 20]>::from(Sha1::digest(&content));
             let clock = self.clock.clone();
             let outcome = clock.timeout(APPEND_LIMIT, self.append(content.clone())).await;
-            let mut acked = self.acked.lock().expect("no appender panics");
-            match outcome {
-                Ok(Ok(response)) if response.status() == Status::Ok => {
-                    let span = span_of(&response)?;
-                    if span.sum != sum || span.end - span.begin != content.len() as i64 {
-                        return Err(format!("append {number} was acknowledged as {span:?}, which is not its own").into());
-                    }
-                    acked.acknowledged.insert(number, span);
-                    continue;
-                }
-                Ok(Ok(_)) => acked.refused.push(number),
-                Ok(Err(_)) | Err(_) => acked.unknown.push(number),
+            if !self.record(number, content.len(), sum, outcome.unwrap_or_else(|_| Err(too_late())))? {
+                self.clock.sleep(PAUSE).await;
             }
-            drop(acked);
-            self.clock.sleep(PAUSE).await;
         }
         Ok(())
+    }
+
+    /// Notes what became of an append; true if it was acknowledged.
+    fn record(
+        &self,
+        number: u64,
+        length: usize,
+        sum: [u8; 20],
+        outcome: Result<AppendResponse, tonic::Status>,
+    ) -> Result<bool, BoxError> {
+        let mut acked = self.acked.lock().expect("no appender panics");
+        match outcome {
+            Ok(response) if response.status() == Status::Ok => {
+                let span = span_of(&response)?;
+                if span.sum != sum || span.end - span.begin != length as i64 {
+                    return Err(format!("append {number} was acknowledged as {span:?}, which is not its own").into());
+                }
+                acked.acknowledged.insert(number, span);
+                return Ok(true);
+            }
+            Ok(_) => acked.refused.push(number),
+            Err(_) => acked.unknown.push(number),
+        }
+        Ok(false)
     }
 
     async fn append(&mut self, content: Vec<u8>) -> Result<AppendResponse, tonic::Status> {
@@ -131,6 +143,10 @@ impl Appender {
         let stream = futures::stream::iter([opening, chunk, AppendRequest::default()]);
         Ok(self.client.append(stream).await?.into_inner())
     }
+}
+
+fn too_late() -> tonic::Status {
+    tonic::Status::deadline_exceeded("the append took too long")
 }
 
 fn span_of(response: &AppendResponse) -> Result<Span, BoxError> {

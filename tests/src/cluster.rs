@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use client::{ClientOptions, ShardClient};
+use proto::consumer::ListRequest;
 use proto::consumer::list_response::Shard;
 use proto::consumer::replica_status::Code;
-use proto::protocol::LabelSelector;
 use runtime::{Clock, TaskGroup};
 use tempfile::TempDir;
 
@@ -206,9 +206,9 @@ impl Cluster {
 
     /// How many shards have a primary which is up, as the summer at `index` sees it. Zero if it does not answer.
     pub async fn shards_primary(&self, index: usize) -> usize {
-        let options = ClientOptions::new(self.clock(), self.tasks.clone());
+        let options = ClientOptions::new(self.tasks.clone());
         let Ok(client) = ShardClient::new(self.summer_address(index), options) else { return 0 };
-        let Ok(Ok(listing)) = self.clock().timeout(LIST_LIMIT, client.list(LabelSelector::default())).await else {
+        let Ok(Ok(listing)) = self.clock().timeout(LIST_LIMIT, client.list(ListRequest::default())).await else {
             return 0;
         };
         let is_up = |shard: &&Shard| {

@@ -115,7 +115,8 @@ impl Process {
         loop {
             {
                 let output = self.output.lock().expect("no reader panics");
-                for (at, line) in output.stderr.iter().filter(|(at, _)| *at >= next) {
+                let first = next;
+                for (at, line) in output.stderr.iter().filter(|(at, _)| *at >= first) {
                     if let Some(found) = pick(line) {
                         return Ok(found);
                     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use rand::Rng;
+use rand::RngExt;
 use tests::acked::{Appenders, verify_acked};
 use tests::cluster::{Cluster, ClusterOptions};
 use tests::load::Load;

@@ -150,7 +150,7 @@ fn chunks(count: u64) -> Bytes {
     const STREAMS: u64 = 8;
     const CHUNKS: i64 = 100;
     let entropy = Entropy::system();
-    let producer = ProducerId::from_bytes([3, 1, 4, 1, 5, 9]);
+    let producer = ProducerId::from_random([3, 1, 4, 1, 5, 9]);
     let mut out = Vec::new();
     let mut streams: Vec<(StreamId, i64)> = Vec::new();
     for index in 0..count {
@@ -194,7 +194,7 @@ async fn sum_all(content: &Bytes, messages: u64, clock: &Clock) -> Result<f64, B
     const BATCH_BYTES: usize = 4 << 20;
     let mut cluster = Cluster::start(ClusterOptions::default()).await?;
     cluster.apply_stream_sum_journals().await?;
-    let options = || ClientOptions::new(cluster.clock(), cluster.tasks().clone());
+    let options = || ClientOptions::new(cluster.tasks().clone());
     let journals = JournalClient::new(&cluster.broker_address(), options())?;
     for begin in (0..content.len()).step_by(BATCH_BYTES) {
         let batch = content.slice(begin..content.len().min(begin + BATCH_BYTES));
@@ -202,7 +202,7 @@ async fn sum_all(content: &Bytes, messages: u64, clock: &Clock) -> Result<f64, B
         journals.append(request, batch).await?;
     }
     let head = content.len() as i64;
-    let options = ClientOptions::new(cluster.clock(), cluster.tasks().clone());
+    let options = ClientOptions::new(cluster.tasks().clone());
     cluster.start_summer(0).await?;
     let shards = ShardClient::new(cluster.summer_address(0), options)?;
     cluster.apply_stream_sum_shards().await?;
