@@ -42,7 +42,7 @@ pub(crate) fn range_of(fragment: &Fragment, offset: i64) -> GetOptions {
 }
 
 /// The content from `offset` on of `fragment`, whose object was asked for with [`range_of`].
-pub(crate) fn content_of(
+pub(crate) async fn content_of(
     fragment: &Fragment,
     offset: i64,
     object: GetResult,
@@ -50,7 +50,10 @@ pub(crate) fn content_of(
     clock: Clock,
     tasks: TaskGroup,
 ) -> Result<ContentStream, StoreError> {
-    let reader = ContentReader::new(fragment, offset, object, (store, path), clock)?;
+    let fragment = fragment.clone();
+    // Decompressors read already when they are made.
+    let opening = move || ContentReader::new(&fragment, offset, object, (store, path), clock);
+    let reader = tasks.spawn_blocking("open fragment", opening).await?;
     let chunks = stream::try_unfold(Some(reader), move |reader| {
         let tasks = tasks.clone();
         async move {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fragment::Fragment;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use proto::JournalName;
@@ -166,8 +167,9 @@ impl Store {
     /// Whether the file of `fragment` is stored.
     pub async fn exists(&self, fragment: &Fragment) -> Result<bool, StoreError> {
         let path = fragment.content_path();
-        let outcome = self.shared.attempt(Operation::Exists, &path, REQUEST_TIMEOUT, async |path| {
-            Ok(self.shared.place.objects().head(path).await?)
+        let shared = &*self.shared;
+        let outcome = shared.attempt(Operation::Exists, &path, REQUEST_TIMEOUT, |path| {
+            async move { Ok(shared.place.objects().head(&path).await?) }.boxed()
         });
         match outcome.await {
             Ok(_) => Ok(true),
@@ -217,8 +219,10 @@ impl Store {
         if offset == fragment.end {
             return Ok(stream::empty().boxed());
         }
-        let object = shared.attempt(Operation::Get, &path, REQUEST_TIMEOUT, async |path| {
-            Ok(shared.place.objects().get_opts(path, content::range_of(fragment, offset)).await?)
+        let options = content::range_of(fragment, offset);
+        let object = shared.attempt(Operation::Get, &path, REQUEST_TIMEOUT, |path| {
+            let options = options.clone();
+            async move { Ok(shared.place.objects().get_opts(&path, options).await?) }.boxed()
         });
         let object = object.await?;
         content::content_of(
@@ -229,6 +233,7 @@ impl Store {
             shared.clock.clone(),
             shared.tasks.clone(),
         )
+        .await
     }
 
     /// A URL from which the file of `fragment` can be read for as long as `ttl`. Of a file store it is
@@ -247,8 +252,9 @@ impl Store {
     /// Deletes the file of `fragment`. That there is none is not an error.
     pub async fn remove(&self, fragment: &Fragment) -> Result<(), StoreError> {
         let path = fragment.content_path();
-        let outcome = self.shared.attempt(Operation::Remove, &path, REQUEST_TIMEOUT, async |path| {
-            Ok(self.shared.place.objects().delete(path).await?)
+        let shared = &*self.shared;
+        let outcome = shared.attempt(Operation::Remove, &path, REQUEST_TIMEOUT, |path| {
+            async move { Ok(shared.place.objects().delete(&path).await?) }.boxed()
         });
         match outcome.await {
             Err(error) if error.is_not_found() => Ok(()),
@@ -305,19 +311,20 @@ impl Shared {
         self.tasks.spawn_blocking("locate object", move || place.locate(&key)).await
     }
 
-    /// Runs `work` on the located `path` until it succeeds, fails for good, or has failed too often.
-    async fn attempt<T>(
-        &self,
+    /// Runs `work` on the located `path` until it succeeds, fails for good, or has failed too often. (The futures of
+    /// async closures are not known to be `Send`, hence the box.)
+    async fn attempt<'a, T>(
+        &'a self,
         operation: Operation,
-        path: &str,
+        path: &'a str,
         limit: Duration,
-        work: impl AsyncFn(&Path) -> Result<T, PlaceError>,
+        work: impl Fn(Path) -> BoxFuture<'a, Result<T, PlaceError>>,
     ) -> Result<T, StoreError> {
         let _permit = self.requests.acquire().await.expect("the semaphore is never closed");
-        let key = self.location.rewrite(path);
-        self.with_retries(operation, path, limit, async || {
-            let located = self.locate(&key).await.map_err(|error| error.of(operation, &self.url, path))?;
-            work(&located).await.map_err(|error| error.of(operation, &self.url, path))
+        let (key, work) = (&self.location.rewrite(path), &work);
+        self.with_retries(operation, path, limit, || async move {
+            let located = self.locate(key).await.map_err(|error| error.of(operation, &self.url, path))?;
+            work(located).await.map_err(|error| error.of(operation, &self.url, path))
         })
         .await
     }
@@ -328,22 +335,22 @@ impl Shared {
         limit: Duration,
         content: &Content,
     ) -> Result<u64, StoreError> {
-        let key = self.location.rewrite(path);
-        self.with_retries(Operation::Put, path, limit, async || {
+        let key = &self.location.rewrite(path);
+        self.with_retries(Operation::Put, path, limit, || async move {
             let located =
-                self.locate(&key).await.map_err(|error| error.of(Operation::Put, &self.url, path))?;
+                self.locate(key).await.map_err(|error| error.of(Operation::Put, &self.url, path))?;
             let uploaded = upload::upload(&*self.place, &located, content.clone(), &self.tasks).await;
             uploaded.map_err(|error| error.of(&self.url, path))
         })
         .await
     }
 
-    async fn with_retries<T>(
+    async fn with_retries<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
         operation: Operation,
         path: &str,
         limit: Duration,
-        work: impl AsyncFn() -> Result<T, StoreError>,
+        work: impl Fn() -> F,
     ) -> Result<T, StoreError> {
         let mut waits = RETRY_WAITS.iter();
         loop {
@@ -378,4 +385,4 @@ impl Shared {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

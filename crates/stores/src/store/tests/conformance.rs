@@ -1,0 +1,197 @@
+//! What every kind of store promises.
+
+use fragment::PathPostfix;
+use fragment::compress::Compressor;
+
+use super::*;
+
+/// Runs the suite; `make` makes an empty store.
+pub(crate) async fn run(make: impl AsyncFn() -> Store) {
+    content_is_read_back_from_every_offset(&make().await).await;
+    large_content_is_stored_in_parts(&make().await).await;
+    putting_again_is_no_error(&make().await).await;
+    missing_objects_are_told_apart(&make().await).await;
+    listings_are_of_one_journal(&make().await).await;
+    other_content_is_never_stored(&make().await).await;
+    corrupt_objects_are_errors(&make().await).await;
+    names_are_taken_as_they_are(&make().await).await;
+    names_cannot_ascend(&make().await).await;
+    healthy_stores_say_so(&make().await).await;
+}
+
+async fn content_is_read_back_from_every_offset(store: &Store) {
+    let content = content(700_000);
+    for codec in Codec::ALL {
+        let fragment = fragment_of("a/journal", 1000, codec, &content);
+        assert!(!store.exists(&fragment).await.unwrap());
+        store.put(&fragment, None, source(&content)).await.unwrap();
+        assert!(store.exists(&fragment).await.unwrap());
+        for skip in [0, 1, 262_143, 262_144, 500_000, 699_999, 700_000] {
+            let read = read(store, &fragment, 1000 + skip as i64).await.unwrap();
+            assert!(read == content[skip..], "{codec} from {skip}: {} bytes", read.len());
+        }
+        for outside in [0, 999, 701_001, i64::MAX] {
+            assert!(matches!(read(store, &fragment, outside).await, Err(StoreError::Offset { .. })));
+        }
+    }
+}
+
+async fn large_content_is_stored_in_parts(store: &Store) {
+    // Whole parts, and parts with a rest.
+    for bytes in [1 << 20, 2 << 20, (3 << 20) + 4321] {
+        let content = content(bytes);
+        for codec in [Codec::None, Codec::Snappy] {
+            let fragment = fragment_of("a/journal", 0, codec, &content);
+            store.put(&fragment, Some(1), source(&content)).await.unwrap();
+            assert!(read(store, &fragment, 0).await.unwrap() == content);
+        }
+    }
+}
+
+async fn putting_again_is_no_error(store: &Store) {
+    let fragment = fragment_of("a/journal", 0, Codec::Gzip, b"content");
+    plant(store, &fragment, b"what another broker left behind").await;
+    for _ in 0..2 {
+        store.put(&fragment, None, source(b"content")).await.unwrap();
+        assert_eq!(read(store, &fragment, 0).await.unwrap(), b"content");
+    }
+    assert_eq!(store.list(&fragment.journal).await.unwrap().len(), 1);
+}
+
+async fn missing_objects_are_told_apart(store: &Store) {
+    let fragment = fragment_of("a/journal", 0, Codec::None, b"content");
+    assert_eq!(store.list(&fragment.journal).await.unwrap(), []);
+    assert!(!store.exists(&fragment).await.unwrap());
+    let error = read(store, &fragment, 0).await.unwrap_err();
+    assert!(error.is_not_found() && !error.is_retryable() && !error.is_auth(), "{error}");
+    let text = error.to_string();
+    assert!(text.contains(&**store.url()) && text.contains(&fragment.content_path()), "{text}");
+    store.remove(&fragment).await.unwrap();
+    store.put(&fragment, None, source(b"content")).await.unwrap();
+    store.remove(&fragment).await.unwrap();
+    assert!(!store.exists(&fragment).await.unwrap());
+}
+
+async fn listings_are_of_one_journal(store: &Store) {
+    let with_postfix = |begin, postfix: &str| Fragment {
+        path_postfix: PathPostfix::parse(postfix).unwrap(),
+        ..fragment_of("a/journal", begin, Codec::Snappy, b"content")
+    };
+    let stored = [
+        with_postfix(0, ""),
+        with_postfix(7, "date=2022-05-03/hour=04"),
+        with_postfix(14, "date=2022-05-03"),
+    ];
+    for fragment in &stored {
+        store.put(fragment, None, source(b"content")).await.unwrap();
+    }
+    for other in ["a/journal-2", "a/journa", "b/journal"] {
+        let fragment = fragment_of(other, 0, Codec::None, b"content");
+        store.put(&fragment, None, source(b"content")).await.unwrap();
+    }
+    for name in ["a/journal/not-a-fragment", "a/journal/0-1-02.raw", "a/journal/sub/README.md"] {
+        let path = Path::parse(name).unwrap();
+        store.shared.place.objects().put(&path, "text".into()).await.unwrap();
+    }
+    let mut listed = store.list(&journal("a/journal")).await.unwrap();
+    listed.sort_by_key(|fragment| fragment.begin);
+    for (listed, stored) in listed.iter_mut().zip(&stored) {
+        assert!(listed.mod_time > 1_600_000_000);
+        assert_eq!(listed.backing_store.take().as_ref(), Some(store.url()));
+        listed.mod_time = 0;
+        assert_eq!(listed, stored);
+    }
+    assert_eq!(listed.len(), stored.len());
+}
+
+async fn other_content_is_never_stored(store: &Store) {
+    for bytes in [100, 3 << 20] {
+        let content = content(bytes);
+        let fragment = fragment_of("a/journal", 0, Codec::Snappy, &content);
+        let mut other = content.clone();
+        other[bytes - 1] ^= 1;
+        let failing: Source = Arc::new(|| Err(io::Error::other("no such spool")));
+        let half = content.len() / 2;
+        for (source, problem) in [
+            (source(&other), "(expected "),
+            (source(&content[..half]), &*format!("has {half} bytes (expected {bytes})")),
+            (failing, "cannot be opened: no such spool"),
+        ] {
+            let error = store.put(&fragment, None, source).await.unwrap_err();
+            assert!(
+                matches!(error, StoreError::Content { .. }) && error.to_string().contains(problem),
+                "{error}"
+            );
+            assert!(!error.is_retryable() && !error.is_auth());
+            assert!(!store.exists(&fragment).await.unwrap());
+        }
+        // What follows the fragment in a reused spool file is not looked at.
+        other.extend_from_slice(b"rest");
+        other[bytes - 1] ^= 1;
+        store.put(&fragment, None, source(&other)).await.unwrap();
+    }
+}
+
+async fn corrupt_objects_are_errors(store: &Store) {
+    let right = content(600_000);
+    let mut wrong = right.clone();
+    wrong[10] ^= 1;
+    for codec in Codec::ALL {
+        let fragment = fragment_of("a/journal", 5, codec, &right);
+        let compressed = |content: &[u8]| {
+            let mut compressor = Compressor::new(codec, None, Vec::new()).unwrap();
+            io::Write::write_all(&mut compressor, content).unwrap();
+            compressor.finish().unwrap()
+        };
+        let whole = compressed(&right);
+        let mut longer = right.clone();
+        longer.push(0);
+        let cases = [
+            ("other content", compressed(&wrong)),
+            ("too short", compressed(&right[1..])),
+            ("too long", compressed(&longer)),
+            ("truncated", whole[..whole.len() - 1].to_vec()),
+            ("empty", Vec::new()),
+            ("noise", content(600_001)),
+        ];
+        for (case, stored) in cases {
+            plant(store, &fragment, &stored).await;
+            let error = read(store, &fragment, 5).await.expect_err(case);
+            assert!(matches!(error, StoreError::Corrupt { .. }), "{codec}, {case}: {error}");
+            let text = error.to_string();
+            assert!(text.contains(&**store.url()) && text.contains(&fragment.content_path()), "{text}");
+            assert!(!error.is_retryable());
+            // Never all of what was asked for, from any offset. (A part of an uncompressed file cannot be checked.)
+            if codec != Codec::None || case != "other content" {
+                assert!(read(store, &fragment, 300_000).await.is_err(), "{codec}, {case}");
+            }
+        }
+    }
+}
+
+async fn names_are_taken_as_they_are(store: &Store) {
+    for name in ["percent%41/and%2F/%2e%2e", "équation/世界", "a=b/c+d", "dots..in/...names"] {
+        let fragment = fragment_of(name, 0, Codec::None, b"content");
+        store.put(&fragment, None, source(b"content")).await.unwrap();
+        let listed = store.list(&fragment.journal).await.unwrap();
+        assert_eq!(listed.len(), 1, "{name}");
+        assert_eq!(listed[0].content_path(), fragment.content_path());
+        assert_eq!(read(store, &fragment, 0).await.unwrap(), b"content");
+    }
+}
+
+async fn names_cannot_ascend(store: &Store) {
+    let rewritten = |location: &str| Location::parse(&location.into(), false).unwrap();
+    // Names cannot hold `..`, but what an argument of the URL makes of them can.
+    let location = rewritten("file:///?find=a/journal&replace=../../escaped");
+    let key = location.rewrite("a/journal/name");
+    assert!(store.shared.locate(&key).await.is_err());
+    assert!(store.probe_delete("../../").await.unwrap_err().starts_with("delete-probe PUT failed: put "));
+}
+
+async fn healthy_stores_say_so(store: &Store) {
+    assert_eq!(store.checked_health().await, Health::Healthy);
+    assert_eq!(store.health().borrow().result(), Ok(()));
+    store.probe_delete("a/journal/").await.unwrap();
+    assert_eq!(store.list(&journal("a/journal")).await.unwrap(), []);
+}
