@@ -146,7 +146,7 @@ impl Consumer {
         };
         let shards = ShardSet::start(Arc::new(process), &groups.work);
         let resolver = Resolver::new(options.member.clone(), mirror.clone(), shards.clone());
-        let released = run_allocator(&options, &mirror, &groups.work);
+        let released = run_allocator(&options, &mirror, &lease_lost, &groups.work);
         serve(&options, listener, &resolver, groups).await?;
         let groups = groups.clone();
         Ok(Consumer { options, endpoint, groups, shards, resolver, schema, membership, lease_lost, released })
@@ -294,7 +294,13 @@ async fn serve(
     Ok(())
 }
 
-fn run_allocator(options: &ConsumerOptions, mirror: &Mirror, tasks: &TaskGroup) -> watch::Receiver<bool> {
+fn run_allocator(
+    options: &ConsumerOptions,
+    mirror: &Mirror,
+    lease_lost: &CancellationToken,
+    tasks: &TaskGroup,
+) -> watch::Receiver<bool> {
+    let lease_lost = lease_lost.clone();
     let (release, released) = watch::channel(false);
     let stop = tasks.token().clone();
     let run = allocator::run(
@@ -313,6 +319,12 @@ fn run_allocator(options: &ConsumerOptions, mirror: &Mirror, tasks: &TaskGroup) 
             }
             // While stopping, the key and the mirror go away under the allocator.
             Err(AllocError::MirrorStopped | AllocError::MemberNotFound(_)) if stop.is_cancelled() => Ok(()),
+            // The key goes with the lease. Shards are to find out whether they are fenced, so they are not cancelled.
+            Err(error @ AllocError::MemberNotFound(_)) => {
+                tracing::error!(%error, "{LEASE_LOST}");
+                lease_lost.cancel();
+                Ok(())
+            }
             Err(error) => Err(error.into()),
         }
     });
