@@ -152,3 +152,6 @@ fn raw_entry(kv: PbKeyValue) -> RawEntry {
         lease: kv.lease,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -253,6 +253,7 @@ impl Store {
         self.record(&change);
         if change.kv.mod_revision == self.compacted {
             // Watches may still begin at the compacted revision itself.
+            self.history_bytes += change.kv.bytes();
             let mut changes = self.history.get(&self.compacted).map(|c| c.to_vec()).unwrap_or_default();
             changes.push(change);
             self.history.insert(self.compacted, changes.into());
@@ -306,4 +307,4 @@ pub(crate) fn event(change: &Change, prev_kv: Option<&Arc<Kv>>) -> PbEvent {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

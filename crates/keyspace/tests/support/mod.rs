@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use etcd_client::proto::{PbCompactionRequest, PbCompactionResponse};
 use keyspace::embedded::EmbeddedEtcd;
 use keyspace::{Etcd, EtcdOptions};
 use runtime::server::Listener;
@@ -56,6 +57,17 @@ impl Embedded {
 pub async fn connect(endpoint: &str, ttl: Duration, tasks: &TaskGroup) -> Etcd {
     let options = EtcdOptions { lease_ttl: ttl, clock: Clock::system(), tasks: tasks.clone() };
     Etcd::connect(endpoint, options).await.unwrap()
+}
+
+/// Compacts the history of a server. No client of ours needs to, so this is a request made by hand.
+pub async fn compact(endpoint: &str, revision: i64) {
+    let channel = tonic::transport::Endpoint::from_shared(endpoint.to_owned()).unwrap().connect_lazy();
+    let mut grpc = tonic::client::Grpc::new(channel);
+    grpc.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<PbCompactionRequest, PbCompactionResponse>::default();
+    let path = tonic::codegen::http::uri::PathAndQuery::from_static("/etcdserverpb.KV/Compact");
+    let request = PbCompactionRequest { revision, physical: true };
+    grpc.unary(tonic::Request::new(request), path, codec).await.unwrap();
 }
 
 /// A real etcd with a directory of its own. Killed when dropped.
