@@ -56,11 +56,6 @@ impl Bucket {
         self.filled_at = Some(filled_at + elapsed);
     }
 
-    /// Credit at present, in bytes.
-    pub fn balance(&self) -> i64 {
-        self.balance
-    }
-
     fn debit(&mut self, max_rate: i64, charge: i64) -> i64 {
         if max_rate == 0 {
             return charge;
@@ -193,13 +188,13 @@ mod tests {
     fn a_bucket_starts_with_one_second_and_banks_ten() {
         let mut bucket = Bucket::default();
         bucket.refill(1000, ms(5_000));
-        assert_eq!(bucket.balance(), 1000);
+        assert_eq!(bucket.balance, 1000);
         bucket.refill(1000, ms(5_050));
-        assert_eq!(bucket.balance(), 1050);
+        assert_eq!(bucket.balance, 1050);
         bucket.refill(1000, ms(4_000));
-        assert_eq!(bucket.balance(), 1050, "time does not run backwards");
+        assert_eq!(bucket.balance, 1050, "time does not run backwards");
         bucket.refill(1000, ms(60_000));
-        assert_eq!(bucket.balance(), 10_000);
+        assert_eq!(bucket.balance, 10_000);
     }
 
     #[test]
@@ -220,7 +215,7 @@ mod tests {
         assert_eq!(flow.tick(&mut bucket, ms(50)), Ok(Chunk::Withheld));
         assert_eq!(flow.tick(&mut bucket, ms(99)), Ok(Chunk::Withheld));
         assert_eq!(flow.tick(&mut bucket, ms(100)), Ok(Chunk::Clear));
-        assert_eq!(bucket.balance(), 0);
+        assert_eq!(bucket.balance, 0);
         assert_eq!((flow.total_chunks(), flow.delayed_chunks()), (2, 1));
     }
 

@@ -10,7 +10,6 @@
 //!
 //! A journal without stores keeps its fragments on local disk, and is served from there.
 
-use std::fs;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +23,7 @@ use runtime::{CancellationToken, Clock, Entropy, OnError, TaskGroup};
 use stores::{StoreError, Stores};
 use tokio::sync::{Semaphore, watch};
 
-use crate::spool::{CompletedSpool, LocalFile};
+use crate::spool::{CompletedSpool, LocalFile, SpoolDisk};
 
 /// Fragments that are compressed and uploaded at a time, by a whole broker.
 const UPLOADS_AT_ONCE_MAX: usize = 8;
@@ -53,6 +52,7 @@ struct Inner {
     entropy: Entropy,
     tasks: TaskGroup,
     stores: Stores,
+    disk: Arc<dyn SpoolDisk>,
     uploads: Semaphore,
     persisted: IntCounter,
     /// Fragments that have a store and are not in it.
@@ -77,6 +77,7 @@ impl Persister {
         entropy: &Entropy,
         tasks: &TaskGroup,
         stores: &Stores,
+        disk: &Arc<dyn SpoolDisk>,
         persisted: IntCounter,
     ) -> Persister {
         Persister {
@@ -85,6 +86,7 @@ impl Persister {
                 entropy: entropy.clone(),
                 tasks: tasks.child("persist"),
                 stores: stores.clone(),
+                disk: Arc::clone(disk),
                 uploads: Semaphore::new(UPLOADS_AT_ONCE_MAX),
                 persisted,
                 pending: watch::Sender::new(0),
@@ -104,12 +106,14 @@ impl Persister {
     ) {
         let inner = Arc::clone(&self.inner);
         let gone = self.inner.tasks.token().clone();
+        // Counted here, so that a drain which begins before the task does waits for it.
+        let pending = Pending::new(&inner.pending);
         self.inner.tasks.spawn("fragment", OnError::Log, async move {
             tokio::select! {
                 biased;
                 () = gone.cancelled() => {}
                 () = abandon.cancelled() => {}
-                fragment = inner.persist(&spool, spec) => inner.on_stored(fragment, spool.file, stored).await,
+                () = inner.persist(&spool, spec, pending, stored) => {}
             }
             Ok(())
         });
@@ -130,37 +134,44 @@ impl Persister {
 }
 
 /// Counts a fragment as pending while it lives.
-struct Pending<'a>(&'a watch::Sender<usize>);
+struct Pending(watch::Sender<usize>);
 
-impl<'a> Pending<'a> {
-    fn new(pending: &'a watch::Sender<usize>) -> Pending<'a> {
+impl Pending {
+    fn new(pending: &watch::Sender<usize>) -> Pending {
         pending.send_modify(|pending| *pending += 1);
-        Pending(pending)
+        Pending(pending.clone())
     }
 }
 
-impl Drop for Pending<'_> {
+impl Drop for Pending {
     fn drop(&mut self) {
         self.0.send_modify(|pending| *pending -= 1);
     }
 }
 
 impl Inner {
-    /// Tries until the fragment is stored.
-    async fn persist(&self, spool: &CompletedSpool, mut spec: watch::Receiver<Arc<JournalSpec>>) -> Fragment {
-        let mut backoff = Backoff::new(RETRY_WAITS);
+    /// Tries until the fragment is stored, and then tells of it.
+    async fn persist(
+        &self,
+        spool: &CompletedSpool,
+        mut spec: watch::Receiver<Arc<JournalSpec>>,
+        pending: Pending,
+        stored: Stored,
+    ) {
+        let (mut backoff, mut pending) = (Backoff::new(RETRY_WAITS), Some(pending));
         loop {
             let current = Arc::clone(&spec.borrow_and_update());
-            let Some(url) = current.fragment().stores.first() else {
+            if current.fragment().stores.is_empty() {
+                pending = None;
                 if spec.changed().await.is_err() {
                     // The replica is gone, and with it whoever could give the journal a store.
                     std::future::pending::<()>().await;
                 }
                 continue;
-            };
-            let _pending = Pending::new(&self.pending);
-            let error = match self.attempt(spool, &current, url).await {
-                Ok(fragment) => return fragment,
+            }
+            let _pending = pending.get_or_insert_with(|| Pending::new(&self.pending));
+            let error = match self.attempt_stores(spool, &current).await {
+                Ok(fragment) => return self.on_stored(fragment, spool.file.clone(), stored).await,
                 Err(error) => error,
             };
             let Fragment { journal, begin, end, .. } = &spool.completed.fragment;
@@ -178,6 +189,25 @@ impl Inner {
             () = self.draining.cancelled(), if !is_draining => {}
             Ok(()) = spec.changed() => {}
             () = self.clock.sleep(wait) => {}
+        }
+    }
+
+    /// Tries the first store. While the process ends, a store that refuses this process gives way to the next one: better
+    /// there than nowhere.
+    async fn attempt_stores(
+        &self,
+        spool: &CompletedSpool,
+        spec: &JournalSpec,
+    ) -> Result<Fragment, PersistError> {
+        let urls = &spec.fragment().stores;
+        let mut next = 0;
+        loop {
+            let outcome = self.attempt(spool, spec, &urls[next]).await;
+            let is_refused = matches!(&outcome, Err(PersistError::Store(error)) if error.is_auth());
+            next += 1;
+            if !is_refused || !self.draining.is_cancelled() || next == urls.len() {
+                return outcome;
+            }
         }
     }
 
@@ -206,8 +236,9 @@ impl Inner {
         if stored(fragment) {
             return;
         }
-        let remove = move || fs::remove_file(file.path()).map_err(|err| (file, err));
-        if let Err((file, err)) = self.tasks.spawn_blocking("remove spool", remove).await {
+        let (disk, removed) = (Arc::clone(&self.disk), file.clone());
+        let remove = move || removed.remove(&*disk);
+        if let Err(err) = self.tasks.spawn_blocking("remove spool", remove).await {
             tracing::warn!(spool = %file.path().display(), error = %err, "failed to remove a stored spool");
         }
     }

@@ -10,15 +10,12 @@
 
 mod sync;
 
-use std::future::Future;
-
+use bytes::Bytes;
 use proto::protocol::process_spec::Id;
 use proto::protocol::{Fragment, Header, LabelSet, ReplicateRequest, ReplicateResponse, Route, Status};
 use tokio::sync::mpsc;
 
 pub(crate) use sync::{SyncOutcome, classify};
-
-use bytes::Bytes;
 
 /// A pipeline failed. What was in flight has an unknown outcome: some replicas may have committed it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -184,21 +181,17 @@ impl Gather {
     ///
     /// # Errors
     /// The first peer, in that order, whose stream ended or failed.
-    pub(crate) fn round(
-        &mut self,
-    ) -> impl Future<Output = Result<Vec<(Id, ReplicateResponse)>, PipelineError>> + '_ {
-        async move {
-            while let Some((id, responses)) = self.peers.get_mut(self.partial.len()) {
-                let failed = |cause| PipelineError::Receive { peer: print_id(id), cause };
-                match responses.recv().await {
-                    Some(Ok(response)) => self.partial.push(response),
-                    Some(Err(status)) => return Err(failed(status.to_string())),
-                    None => return Err(failed("unexpected EOF".to_owned())),
-                }
+    pub(crate) async fn round(&mut self) -> Result<Vec<(Id, ReplicateResponse)>, PipelineError> {
+        while let Some((id, responses)) = self.peers.get_mut(self.partial.len()) {
+            let failed = |cause| PipelineError::Receive { peer: print_id(id), cause };
+            match responses.recv().await {
+                Some(Ok(response)) => self.partial.push(response),
+                Some(Err(status)) => return Err(failed(status.to_string())),
+                None => return Err(failed("unexpected EOF".to_owned())),
             }
-            let ids = self.peers.iter().map(|(id, _)| id.clone());
-            Ok(ids.zip(std::mem::take(&mut self.partial)).collect())
         }
+        let ids = self.peers.iter().map(|(id, _)| id.clone());
+        Ok(ids.zip(std::mem::take(&mut self.partial)).collect())
     }
 
     /// One OK of every peer. May be dropped and called again.

@@ -102,7 +102,7 @@ impl ReplicaDeps {
         let ReplicaParts { clock, entropy, tasks, stores, metrics, disk, data_dir, durability } = parts;
         let content = ContentSpace::new(Arc::clone(&disk), &data_dir, APPENDS_IN_FLIGHT_BYTES_MAX);
         let metrics = metrics::SpoolMetrics::new(&metrics);
-        let persister = Persister::new(&clock, &entropy, &tasks, &stores, metrics.persisted.clone());
+        let persister = Persister::new(&clock, &entropy, &tasks, &stores, &disk, metrics.persisted.clone());
         let connector = Arc::new(NoPeers);
         ReplicaDeps {
             clock,
@@ -308,3 +308,6 @@ impl std::fmt::Debug for Replica {
         f.debug_struct("Replica").field("journal", &self.inner.journal).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,6 @@ pub enum Durability {
 }
 
 #[cfg(test)]
-mod image;
+pub(crate) mod image;
 #[cfg(test)]
 mod tests;

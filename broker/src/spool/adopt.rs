@@ -10,7 +10,10 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use fragment::spool::{CONTENT_AT, Commit, Completed, Manifest, Spool};
+use fragment::spool::{
+    CONTENT_AT, Commit, Completed, MANIFEST_SLOTS, Manifest, RECORD_PREFIX_BYTES, Spool, record_length,
+    slot_at,
+};
 use fragment::{Fragment, Sum};
 use sha1::{Digest, Sha1};
 
@@ -114,9 +117,9 @@ fn read_file(place: &SpoolPlace, number: u64) -> Result<Result<Found, Unusable>,
     let path = place.file_path(number);
     let reading = |err| io_error("reading", &path, err);
     let file = place.disk.open(&path).map_err(|err| io_error("opening", &path, err))?;
-    let mut front = vec![0; usize::try_from(CONTENT_AT).expect("fits")];
-    let read = read_full_at(&*file, &mut front, 0).map_err(reading)?;
-    let manifest = match Manifest::decode(&front[..read]) {
+    let head = read_up_to(&*file, 0, RECORD_PREFIX_BYTES).map_err(reading)?;
+    let slots = (0..MANIFEST_SLOTS).map(|slot| read_slot(&*file, slot)).collect::<io::Result<Vec<_>>>();
+    let manifest = match Manifest::decode(&head, &slots.map_err(reading)?) {
         Ok(manifest) => manifest,
         Err(err) => return Ok(Err(Unusable::corrupt(err))),
     };
@@ -133,6 +136,23 @@ fn read_file(place: &SpoolPlace, number: u64) -> Result<Result<Found, Unusable>,
         }
     }
     Ok(Err(Unusable::corrupt("its content has none of the recorded sums")))
+}
+
+/// Reads a slot as far as its record reaches.
+fn read_slot(file: &dyn DiskFile, slot: u64) -> io::Result<Vec<u8>> {
+    let at = slot_at(slot);
+    let prefix = read_up_to(file, at, RECORD_PREFIX_BYTES)?;
+    match record_length(&prefix) {
+        length if length > RECORD_PREFIX_BYTES => read_up_to(file, at, length),
+        _ => Ok(prefix),
+    }
+}
+
+fn read_up_to(file: &dyn DiskFile, at: u64, length: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; length];
+    let read = read_full_at(file, &mut bytes, at)?;
+    bytes.truncate(read);
+    Ok(bytes)
 }
 
 /// A commit whose content is not there was never acknowledged, if this is what a loss of power left of a synced spool.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use runtime::Entropy;
 
@@ -25,20 +25,70 @@ enum Op {
     SyncDir,
 }
 
+/// Content of a file, without its holes.
+#[derive(Default)]
+struct Sectors {
+    written: BTreeMap<u64, [u8; SECTOR]>,
+    length: u64,
+}
+
+impl Sectors {
+    fn write(&mut self, mut at: u64, mut bytes: &[u8]) {
+        let end = at + bytes.len() as u64;
+        let is_blank = at >= self.length && bytes.iter().all(|byte| *byte == 0);
+        self.length = self.length.max(end);
+        while !bytes.is_empty() && !is_blank {
+            let within = usize::try_from(at).unwrap() % SECTOR;
+            let (now, later) = bytes.split_at(bytes.len().min(SECTOR - within));
+            let sector = self.written.entry(at / SECTOR as u64).or_insert([0; SECTOR]);
+            sector[within..within + now.len()].copy_from_slice(now);
+            (at, bytes) = (at + now.len() as u64, later);
+        }
+    }
+
+    fn read(&self, at: u64, buffer: &mut [u8]) -> usize {
+        let read = buffer.len().min(usize::try_from(self.length.saturating_sub(at)).unwrap());
+        let (mut at, mut rest) = (at, &mut buffer[..read]);
+        while !rest.is_empty() {
+            let within = usize::try_from(at).unwrap() % SECTOR;
+            let length = rest.len().min(SECTOR - within);
+            let (now, later) = rest.split_at_mut(length);
+            match self.written.get(&(at / SECTOR as u64)) {
+                Some(sector) => now.copy_from_slice(&sector[within..within + length]),
+                None => now.fill(0),
+            }
+            (at, rest) = (at + length as u64, later);
+        }
+        read
+    }
+
+    fn truncate(&mut self, length: u64) {
+        let mut rest = self.written.split_off(&(length / SECTOR as u64));
+        if let Some(mut sector) = rest.remove(&(length / SECTOR as u64)) {
+            sector[usize::try_from(length).unwrap() % SECTOR..].fill(0);
+            self.written.insert(length / SECTOR as u64, sector);
+        }
+        self.length = length;
+    }
+}
+
 #[derive(Default)]
 struct State {
     names: BTreeMap<PathBuf, usize>,
-    files: Vec<Vec<u8>>,
+    files: Vec<Sectors>,
     ops: Vec<Op>,
     /// Bytes that may still be written.
     space: Option<u64>,
     fail_syncs: bool,
+    hold_syncs: bool,
+    fail_opens: bool,
 }
 
 /// A disk in memory.
 #[derive(Clone, Default)]
 pub(crate) struct ImageDisk {
     state: Arc<Mutex<State>>,
+    released: Arc<Condvar>,
 }
 
 struct ImageFile {
@@ -66,6 +116,17 @@ impl ImageDisk {
         self.state().fail_syncs = fail;
     }
 
+    /// Lets files that exist fail to open.
+    pub(crate) fn fail_opens(&self, fail: bool) {
+        self.state().fail_opens = fail;
+    }
+
+    /// Lets syncs wait, until they are let go again.
+    pub(crate) fn hold_syncs(&self, hold: bool) {
+        self.state().hold_syncs = hold;
+        self.released.notify_all();
+    }
+
     /// Names of all files.
     pub(crate) fn names(&self) -> Vec<String> {
         let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
@@ -76,7 +137,9 @@ impl ImageDisk {
     pub(crate) fn corrupt(&self, name: &str, at: usize) {
         let mut state = self.state();
         let id = *state.names.iter().find(|(path, _)| path.ends_with(name)).unwrap().1;
-        state.files[id][at] ^= 1;
+        let (at, mut byte) = (at as u64, [0]);
+        assert_eq!(state.files[id].read(at, &mut byte), 1);
+        state.files[id].write(at, &[byte[0] ^ 1]);
     }
 
     /// The disk after the death of its process: the first `ops` operations, and a part of the next one.
@@ -97,17 +160,25 @@ impl ImageDisk {
         let image = ImageDisk::default();
         let state = self.state();
         let ops = &state.ops[..ops];
-        let last = |is: &dyn Fn(&Op) -> bool| ops.iter().rposition(is).map_or(0, |at| at + 1);
-        let names_synced = last(&|op| matches!(op, Op::SyncDir)) as u64;
+        let names_synced = ops.iter().rposition(|op| matches!(op, Op::SyncDir)).map_or(0, |at| at + 1) as u64;
         let names_kept = names_synced + entropy.below(ops.len() as u64 - names_synced + 1);
+        let mut synced = BTreeMap::new();
+        for (number, op) in ops.iter().enumerate() {
+            if let Op::SyncFile(id) = op {
+                synced.insert(*id, number);
+            }
+        }
         for (number, op) in ops.iter().enumerate() {
             match op {
                 Op::Create(..) => image.replay(op),
                 Op::Rename(..) | Op::Remove(..) if (number as u64) < names_kept => image.replay(op),
+                Op::Write(id, ..) if synced.get(id).is_some_and(|synced| number < *synced) => {
+                    image.replay(op)
+                }
+                Op::Write(_, _, bytes) if bytes.iter().all(|byte| *byte == 0) => {}
                 Op::Write(id, at, bytes) => {
-                    let is_synced = number < last(&|op| matches!(op, Op::SyncFile(synced) if synced == id));
                     for (n, sector) in bytes.chunks(SECTOR).enumerate() {
-                        if is_synced || entropy.below(2) == 0 {
+                        if entropy.below(2) == 0 {
                             let at = at + (n * SECTOR) as u64;
                             image.replay(&Op::Write(*id, at, sector.to_vec()));
                         }
@@ -125,7 +196,7 @@ impl ImageDisk {
         match op {
             Op::Create(path, id) => {
                 assert_eq!(*id, state.files.len());
-                state.files.push(Vec::new());
+                state.files.push(Sectors::default());
                 state.names.insert(path.clone(), *id);
             }
             Op::Rename(from, to) => {
@@ -133,12 +204,8 @@ impl ImageDisk {
                 state.names.insert(to.clone(), id);
             }
             Op::Remove(path) => drop(state.names.remove(path).unwrap()),
-            Op::Write(id, at, bytes) => {
-                let (at, file) = (usize::try_from(*at).unwrap(), &mut state.files[*id]);
-                file.resize(file.len().max(at + bytes.len()), 0);
-                file[at..at + bytes.len()].copy_from_slice(bytes);
-            }
-            Op::Truncate(id, length) => state.files[*id].truncate(usize::try_from(*length).unwrap()),
+            Op::Write(id, at, bytes) => state.files[*id].write(*at, bytes),
+            Op::Truncate(id, length) => state.files[*id].truncate(*length),
             Op::SyncFile(_) | Op::SyncDir => {}
         }
         state.ops.push(op.clone());
@@ -175,7 +242,11 @@ impl SpoolDisk for ImageDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let id = *self.state().names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        let state = self.state();
+        let id = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        if state.fail_opens {
+            return Err(io::Error::other("injected open failure"));
+        }
         Ok(Arc::new(ImageFile { disk: self.clone(), id }))
     }
 
@@ -201,10 +272,7 @@ impl SpoolDisk for ImageDisk {
 impl DiskFile for ImageFile {
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         let state = self.disk.state();
-        let rest = state.files[self.id].get(usize::try_from(at).unwrap()..).unwrap_or_default();
-        let read = rest.len().min(buffer.len());
-        buffer[..read].copy_from_slice(&rest[..read]);
-        Ok(read)
+        Ok(state.files[self.id].read(at, buffer))
     }
 
     fn write_at(&self, buffers: &[IoSlice<'_>], at: u64) -> io::Result<usize> {
@@ -227,11 +295,14 @@ impl DiskFile for ImageFile {
     }
 
     fn length(&self) -> io::Result<u64> {
-        Ok(self.disk.state().files[self.id].len() as u64)
+        Ok(self.disk.state().files[self.id].length)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        if self.disk.state().fail_syncs {
+        let state = self.disk.released.wait_while(self.disk.state(), |state| state.hold_syncs).unwrap();
+        let fails = state.fail_syncs;
+        drop(state);
+        if fails {
             return Err(io::Error::other("injected sync failure"));
         }
         self.disk.replay(&Op::SyncFile(self.id));

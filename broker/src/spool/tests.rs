@@ -277,7 +277,7 @@ fn seed() -> u64 {
 #[test]
 fn every_image_that_a_killed_process_leaves_has_every_acknowledged_append() {
     let entropy = Entropy::seeded(seed());
-    for _ in 0..12 {
+    for _ in 0..4 {
         let disk = ImageDisk::default();
         let acknowledged = random_run(&disk, Durability::Process, &entropy);
         for ops in 0..=disk.ops() {
@@ -289,7 +289,7 @@ fn every_image_that_a_killed_process_leaves_has_every_acknowledged_append() {
 #[test]
 fn every_image_that_a_loss_of_power_leaves_has_every_synced_append() {
     let entropy = Entropy::seeded(seed());
-    for _ in 0..12 {
+    for _ in 0..4 {
         let disk = ImageDisk::default();
         let acknowledged = random_run(&disk, Durability::Disk, &entropy);
         for ops in 0..=disk.ops() {

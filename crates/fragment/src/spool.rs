@@ -19,7 +19,8 @@ use proto::protocol::LabelSet;
 use sha1::{Digest, Sha1};
 
 pub use manifest::{
-    CONTENT_AT, Commit, Head, MANIFEST_SLOTS, Manifest, ManifestError, REGISTERS_BYTES_MAX, SLOT_BYTES,
+    CONTENT_AT, Commit, Head, MANIFEST_SLOTS, Manifest, ManifestError, RECORD_PREFIX_BYTES,
+    REGISTERS_BYTES_MAX, SLOT_BYTES, record_length, slot_at,
 };
 pub use roll::{RollPolicy, next_proposal};
 

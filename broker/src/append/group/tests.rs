@@ -291,7 +291,7 @@ fn a_suspension_that_completes_rolls_the_spool() {
     journal.terms.level = Level::Partial;
     let wants = Wants { suspend: Suspend::Now, ..Wants::default() };
     let offer = Offer { wants, roll_at_end: true, ..Offer::default() };
-    let (admissions, group) = journal.group(&[offer.clone()]);
+    let (admissions, group) = journal.group(std::slice::from_ref(&offer));
     assert_eq!(describe(&admissions[0]), "SUSPENDED []");
     assert_eq!(group.unwrap().roll.unwrap().begin, 10);
     // Nothing to complete.

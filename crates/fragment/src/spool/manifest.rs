@@ -40,6 +40,8 @@ pub const SLOT_BYTES: usize = 64 << 10;
 pub const MANIFEST_SLOTS: u64 = 8;
 /// Position of the fragment's first byte in the file.
 pub const CONTENT_AT: u64 = HEAD_BYTES as u64 + MANIFEST_SLOTS * SLOT_BYTES as u64;
+/// Bytes that are read of a record at first: the whole head, and a whole record unless its registers are large.
+pub const RECORD_PREFIX_BYTES: usize = 1 << 10;
 /// Most bytes that the registers of a journal may encode to.
 pub const REGISTERS_BYTES_MAX: usize = SLOT_BYTES - FRAME_BYTES - COMMIT_FIXED_BYTES;
 
@@ -164,7 +166,7 @@ impl Head {
 impl Commit {
     /// Position in the file of this commit's record.
     pub fn slot_at(&self) -> u64 {
-        HEAD_BYTES as u64 + (self.sequence % MANIFEST_SLOTS) * SLOT_BYTES as u64
+        slot_at(self.sequence)
     }
 
     /// The record for the commit's slot.
@@ -222,14 +224,14 @@ impl Commit {
 }
 
 impl Manifest {
-    /// Reads the first [`CONTENT_AT`] bytes of a file, or fewer of a shorter file.
+    /// Reads the begin of a file, and of each of its slots in order, as far as the file reaches. At least
+    /// [`RECORD_PREFIX_BYTES`] of each are wanted, and of a slot as many as [`record_length`] says.
     ///
     /// # Errors
     /// If the head cannot be read, or no slot can. Single torn slots are not an error.
-    pub fn decode(front: &[u8]) -> Result<Manifest, ManifestError> {
-        let head = Head::decode(&front[..front.len().min(HEAD_BYTES)])?;
+    pub fn decode(head: &[u8], slots: &[Vec<u8>]) -> Result<Manifest, ManifestError> {
+        let head = Head::decode(head)?;
         let (mut commits, mut torn) = (Vec::new(), Vec::new());
-        let slots = front.get(HEAD_BYTES..).unwrap_or_default().chunks(SLOT_BYTES);
         for (slot, bytes) in (0..MANIFEST_SLOTS).zip(slots) {
             match Commit::decode(&head.journal, slot, bytes) {
                 Ok(Some(commit)) => commits.push(commit),
@@ -243,6 +245,18 @@ impl Manifest {
         commits.sort_by_key(|commit| std::cmp::Reverse(commit.sequence));
         Ok(Manifest { head, commits, torn })
     }
+}
+
+/// Position in the file of the slot numbered `slot`.
+pub fn slot_at(slot: u64) -> u64 {
+    HEAD_BYTES as u64 + slot % MANIFEST_SLOTS * SLOT_BYTES as u64
+}
+
+/// Bytes of the record that begins with `prefix`, by what it says itself; at most those of a slot.
+pub fn record_length(prefix: &[u8]) -> usize {
+    let length =
+        prefix.get(4..FRAME_BYTES).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
+    (length as usize).saturating_add(FRAME_BYTES).min(SLOT_BYTES)
 }
 
 /// Checksum, length and body.
@@ -314,15 +328,17 @@ mod tests {
         }
     }
 
-    fn front(commits: &[Commit]) -> Vec<u8> {
-        let mut front = vec![0; usize::try_from(CONTENT_AT).unwrap()];
-        let head = Head { journal: journal(), create_revision: 42 }.encode();
-        front[..head.len()].copy_from_slice(&head);
+    fn head() -> Vec<u8> {
+        Head { journal: journal(), create_revision: 42 }.encode()
+    }
+
+    fn slots(commits: &[Commit]) -> Vec<Vec<u8>> {
+        let mut slots = vec![vec![0; 200]; 8];
         for commit in commits {
-            let (at, record) = (usize::try_from(commit.slot_at()).unwrap(), commit.encode().unwrap());
-            front[at..at + record.len()].copy_from_slice(&record);
+            let (slot, record) = (&mut slots[commit.sequence as usize % 8], commit.encode().unwrap());
+            slot[..record.len()].copy_from_slice(&record);
         }
-        front
+        slots
     }
 
     #[test]
@@ -337,7 +353,7 @@ mod tests {
     fn the_newest_commits_come_first_and_the_ring_forgets_the_oldest() {
         let commits: Vec<_> =
             (0..11).map(|sequence| commit(sequence, &[b'x'; 11][..sequence as usize])).collect();
-        let manifest = Manifest::decode(&front(&commits)).unwrap();
+        let manifest = Manifest::decode(&head(), &slots(&commits)).unwrap();
         assert_eq!(manifest.head, Head { journal: journal(), create_revision: 42 });
         let newest_first: Vec<_> = commits[3..].iter().rev().cloned().collect();
         assert_eq!(manifest.commits, newest_first);
@@ -346,20 +362,18 @@ mod tests {
 
     #[test]
     fn a_torn_record_gives_way_to_the_one_before() {
-        let mut bytes = front(&[commit(0, b"abc"), commit(1, b"abcdef")]);
-        let torn = usize::try_from(commit(1, b"").slot_at()).unwrap();
-        bytes[torn + 30] ^= 1;
-        let manifest = Manifest::decode(&bytes).unwrap();
+        let mut slots = slots(&[commit(0, b"abc"), commit(1, b"abcdef")]);
+        slots[1][30] ^= 1;
+        let manifest = Manifest::decode(&head(), &slots).unwrap();
         assert_eq!(manifest.commits, [commit(0, b"abc")]);
         assert!(manifest.torn[0].to_string().starts_with("slot 1: checksum "), "{:?}", manifest.torn);
     }
 
     #[test]
     fn errors_name_the_record_and_what_was_found() {
-        let of = |bytes: &[u8]| Manifest::decode(bytes).unwrap_err().to_string();
-        let blank = front(&[]);
-        expect!["no slot of the spool's manifest holds a commit (all are blank)"].assert_eq(&of(&blank));
-        expect!["head: cut off after 3 bytes (expected 8)"].assert_eq(&of(&blank[..19]));
+        let of = |head: &[u8]| Manifest::decode(head, &slots(&[])).unwrap_err().to_string();
+        expect!["no slot of the spool's manifest holds a commit (all are blank)"].assert_eq(&of(&head()));
+        expect!["head: cut off after 3 bytes (expected 8)"].assert_eq(&of(&head()[..19]));
         assert!(of(b"hello").starts_with("not a spool file"));
         assert!(of(b"").starts_with("not a spool file"));
         let large = LabelSet::from_pairs([("name", "v".repeat(SLOT_BYTES))]);
@@ -393,21 +407,21 @@ mod tests {
         fn no_bytes_make_the_decoder_panic(
             bytes in proptest::collection::vec(any::<u8>(), 0..200), flips in proptest::collection::vec((0..400_usize, any::<u8>()), 0..8),
         ) {
-            drop(Manifest::decode(&bytes));
+            drop(Manifest::decode(&bytes, &[]));
             drop(Commit::decode(&journal(), 0, &bytes));
+            prop_assert!(record_length(&bytes) <= SLOT_BYTES);
             let mut record = commit(8, b"foobar").encode().unwrap();
             let mut framed = frame(&bytes);
-            let mut whole = front(&[commit(8, b"foobar")]);
-            whole.truncate(HEAD_BYTES + 200);
+            let mut head = head();
             for (at, bits) in flips {
-                for target in [&mut record, &mut framed, &mut whole] {
+                for target in [&mut record, &mut framed, &mut head] {
                     let at = at % target.len();
                     target[at] ^= bits;
                 }
             }
             drop(Commit::decode(&journal(), 0, &record));
             drop(Commit::decode(&journal(), 0, &framed));
-            drop(Manifest::decode(&whole));
+            drop(Manifest::decode(&head, &[record]));
         }
     }
 }
