@@ -66,7 +66,8 @@ impl Appenders {
         let acked = Arc::new(std::sync::Mutex::new(Acked::default()));
         let next = Arc::new(AtomicU64::new(0));
         for index in 0..count {
-            let channel = runtime::grpc::channel(&cluster.broker_address()).expect("the broker's address is well-formed");
+            let channel = runtime::grpc::channel(&cluster.broker_address())
+                .expect("the broker's address is well-formed");
             let appender = Appender {
                 client: JournalClient::new(channel),
                 journal: journal.to_owned(),
@@ -126,7 +127,10 @@ impl Appender {
             Ok(response) if response.status() == Status::Ok => {
                 let span = span_of(&response)?;
                 if span.sum != sum || span.end - span.begin != length as i64 {
-                    return Err(format!("append {number} was acknowledged as {span:?}, which is not its own").into());
+                    return Err(format!(
+                        "append {number} was acknowledged as {span:?}, which is not its own"
+                    )
+                    .into());
                 }
                 acked.acknowledged.insert(number, span);
                 return Ok(true);
@@ -172,9 +176,11 @@ pub async fn verify_acked(cluster: &Cluster, journal: &str, acked: &Acked) -> Re
     while at < bytes.len() {
         let head = bytes.get(at..at + HEAD).and_then(|head| std::str::from_utf8(head).ok());
         let head = head.ok_or_else(|| format!("offset {at}: the journal ends within an append"))?;
-        let number = u64::from_str_radix(&head[..16], 16).map_err(|_| format!("offset {at}: no append begins here"))?;
+        let number = u64::from_str_radix(&head[..16], 16)
+            .map_err(|_| format!("offset {at}: no append begins here"))?;
         let length = usize::from_str_radix(&head[16..], 16)?;
-        let content = bytes.get(at..at + length).ok_or_else(|| format!("offset {at}: append {number} is cut"))?;
+        let content =
+            bytes.get(at..at + length).ok_or_else(|| format!("offset {at}: append {number} is cut"))?;
         if found.insert(number, (at as i64, <[u8; 20]>::from(Sha1::digest(content)))).is_some() {
             return Err(format!("offset {at}: append {number} is there twice").into());
         }
@@ -183,7 +189,9 @@ pub async fn verify_acked(cluster: &Cluster, journal: &str, acked: &Acked) -> Re
     for (number, span) in &acked.acknowledged {
         match found.get(number) {
             Some((begin, sum)) if *begin == span.begin && *sum == span.sum => {}
-            other => return Err(format!("append {number} was acknowledged as {span:?}, found {other:?}").into()),
+            other => {
+                return Err(format!("append {number} was acknowledged as {span:?}, found {other:?}").into());
+            }
         }
     }
     if let Some(number) = acked.refused.iter().find(|number| found.contains_key(number)) {
@@ -192,22 +200,41 @@ pub async fn verify_acked(cluster: &Cluster, journal: &str, acked: &Acked) -> Re
     Ok(())
 }
 
-/// The journal's content from its start to `end`.
+/// The journal's content from its start to `end`. A broker which has just started is given time to be assigned it.
 async fn read_through(cluster: &Cluster, journal: &str, end: i64) -> Result<Vec<u8>, BoxError> {
     let mut client = JournalClient::new(runtime::grpc::channel(&cluster.broker_address())?);
-    let request = ReadRequest { journal: journal.to_owned(), block: true, end_offset: end, ..Default::default() };
-    let mut bytes = Vec::new();
-    let mut stream = client.read(request).await?.into_inner();
-    while let Some(response) = stream.message().await? {
-        match response.status() {
-            Status::Ok if response.content.is_empty() => {}
-            Status::Ok if response.offset == bytes.len() as i64 => bytes.extend_from_slice(&response.content),
-            Status::Ok => return Err(format!("read offset {} where {} was expected", response.offset, bytes.len()).into()),
-            other => return Err(format!("Read answered {} at {}", other.as_str_name(), bytes.len()).into()),
+    let mut bytes: Vec<u8> = Vec::new();
+    loop {
+        let offset = bytes.len() as i64;
+        let request = ReadRequest {
+            journal: journal.to_owned(),
+            offset,
+            block: true,
+            end_offset: end,
+            ..Default::default()
+        };
+        let mut stream = client.read(request).await?.into_inner();
+        while let Some(response) = stream.message().await? {
+            match response.status() {
+                Status::Ok if response.content.is_empty() => {}
+                Status::Ok if response.offset == bytes.len() as i64 => {
+                    bytes.extend_from_slice(&response.content)
+                }
+                Status::Ok => {
+                    let expected = bytes.len();
+                    return Err(
+                        format!("read offset {} where {expected} was expected", response.offset).into()
+                    );
+                }
+                Status::InsufficientJournalBrokers | Status::NoJournalPrimaryBroker => break,
+                other => {
+                    return Err(format!("Read answered {} at {}", other.as_str_name(), bytes.len()).into());
+                }
+            }
         }
+        if bytes.len() as i64 >= end {
+            return Ok(bytes);
+        }
+        cluster.clock().sleep(PAUSE).await;
     }
-    if bytes.len() as i64 != end {
-        return Err(format!("the read ended at {} where {end} was expected", bytes.len()).into());
-    }
-    Ok(bytes)
 }

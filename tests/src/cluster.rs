@@ -208,7 +208,8 @@ impl Cluster {
     pub async fn shards_primary(&self, index: usize) -> usize {
         let options = ClientOptions::new(self.tasks.clone());
         let Ok(client) = ShardClient::new(self.summer_address(index), options) else { return 0 };
-        let Ok(Ok(listing)) = self.clock().timeout(LIST_LIMIT, client.list(ListRequest::default())).await else {
+        let Ok(Ok(listing)) = self.clock().timeout(LIST_LIMIT, client.list(ListRequest::default())).await
+        else {
             return 0;
         };
         let is_up = |shard: &&Shard| {
@@ -220,7 +221,12 @@ impl Cluster {
     }
 
     /// Waits until `count` shards have a primary which is up, as the summer at `index` sees it.
-    pub async fn wait_shards_primary(&self, index: usize, count: usize, limit: Duration) -> Result<(), ProcessError> {
+    pub async fn wait_shards_primary(
+        &self,
+        index: usize,
+        count: usize,
+        limit: Duration,
+    ) -> Result<(), ProcessError> {
         let clock = self.clock();
         let deadline = clock.now() + limit;
         while self.shards_primary(index).await < count {

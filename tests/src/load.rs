@@ -41,7 +41,9 @@ impl Load {
     /// Streams verified, as of the last progress line.
     pub fn verified(&mut self) -> u64 {
         let lines = self.chunker.stderr_tail();
-        if let Some(count) = lines.lines().rev().find_map(|line| field(line, "progress: ", "streams_verified")) {
+        if let Some(count) =
+            lines.lines().rev().find_map(|line| field(line, "progress: ", "streams_verified"))
+        {
             self.verified = count;
         }
         self.verified
@@ -49,7 +51,8 @@ impl Load {
 
     /// Waits until at least `count` streams are verified.
     pub async fn wait_verified(&mut self, count: u64, limit: Duration) -> Result<(), ProcessError> {
-        let reached = |line: &str| field(line, "progress: ", "streams_verified").filter(|seen| *seen >= count);
+        let reached =
+            |line: &str| field(line, "progress: ", "streams_verified").filter(|seen| *seen >= count);
         self.verified = self.chunker.wait_line(&format!("{count} streams verified"), limit, reached).await?;
         Ok(())
     }

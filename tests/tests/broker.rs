@@ -69,7 +69,8 @@ async fn a_second_broker_on_one_data_directory_refuses_to_start() {
     let data_dir = format!("--broker.data-dir={}", cluster.data_dir().display());
     let args = ["serve", "--broker.port=0", &data_dir];
     let mut second =
-        Process::start("second broker", &binary("courant"), args, &[], cluster.dir(), cluster.tasks()).unwrap();
+        Process::start("second broker", &binary("courant"), args, &[], cluster.dir(), cluster.tasks())
+            .unwrap();
     let status = second.wait_exit(LIMIT).await.unwrap();
     assert_eq!(status.code(), Some(1));
     let said = second.stderr_tail();
@@ -101,7 +102,8 @@ async fn bad_flags_and_files_are_named_and_nothing_else_stops() {
     ];
     for (case, yaml, named) in cases {
         let path = file(&cluster, "bad.yaml", yaml);
-        let (ok, _, process) = cluster.courant_status(&["journals", "apply", "--specs", &path]).await.unwrap();
+        let (ok, _, process) =
+            cluster.courant_status(&["journals", "apply", "--specs", &path]).await.unwrap();
         assert!(!ok, "{case} was accepted");
         let said = process.stderr_tail();
         assert!(said.contains(named), "{case}: expected {named:?} in: {said}");

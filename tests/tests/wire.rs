@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use proto::protocol::journal_client::JournalClient;
 use proto::protocol::{
-    AppendRequest, AppendResponse, ApplyRequest, Label, LabelSelector, LabelSet, ListRequest, ReadRequest, ReadResponse,
-    Status, apply_request,
+    AppendRequest, AppendResponse, ApplyRequest, Label, LabelSelector, LabelSet, ListRequest, ReadRequest,
+    ReadResponse, Status, apply_request,
 };
 use runtime::CancellationToken;
 use tests::cluster::{Cluster, ClusterOptions};
@@ -29,7 +29,10 @@ async fn started() -> (Cluster, JournalClient<Channel>) {
     let mut client = JournalClient::new(runtime::grpc::channel(&cluster.broker_address()).unwrap());
     // The journal has its primary a moment after its specification.
     let deadline = cluster.clock().now() + LIMIT;
-    while append(&mut client, vec![opening(), AppendRequest::default()]).await.is_none_or(|r| r.status() != Status::Ok) {
+    while append(&mut client, vec![opening(), AppendRequest::default()])
+        .await
+        .is_none_or(|r| r.status() != Status::Ok)
+    {
         assert!(cluster.clock().now() < deadline, "the journal has no primary");
         cluster.clock().sleep(Duration::from_millis(20)).await;
     }
@@ -77,13 +80,24 @@ async fn malformed_streams_fail_with_their_reason_and_leave_no_byte() {
             "append stream: expected EOF after empty Content chunk",
         ),
         ("two openings", vec![opening(), opening()], "append stream: expected Content chunk"),
-        ("an offset within content", vec![opening(), AppendRequest { offset: 4, ..content("a") }], "append stream: "),
+        (
+            "an offset within content",
+            vec![opening(), AppendRequest { offset: 4, ..content("a") }],
+            "append stream: ",
+        ),
         ("content in the opening", vec![AppendRequest { content: "a".into(), ..opening() }], "Content"),
-        ("a bad name", vec![AppendRequest { journal: "/bad/name".to_owned(), ..Default::default() }], "cannot begin with '/' (/bad/name)"),
+        (
+            "a bad name",
+            vec![AppendRequest { journal: "/bad/name".to_owned(), ..Default::default() }],
+            "cannot begin with '/' (/bad/name)",
+        ),
         ("a negative offset", vec![AppendRequest { offset: -1, ..opening() }], "Offset"),
         (
             "registers without content",
-            vec![AppendRequest { union_registers: Some(LabelSet::default()), ..opening() }, AppendRequest::default()],
+            vec![
+                AppendRequest { union_registers: Some(LabelSet::default()), ..opening() },
+                AppendRequest::default(),
+            ],
             "append stream: register modification requires non-empty Append",
         ),
     ];
@@ -93,7 +107,8 @@ async fn malformed_streams_fail_with_their_reason_and_leave_no_byte() {
         assert!(status.message().contains(text), "{case}: expected {text:?} in {:?}", status.message());
     }
     assert_eq!(head(&mut client).await, 0);
-    let committed = append(&mut client, vec![opening(), content("kept"), AppendRequest::default()]).await.unwrap();
+    let committed =
+        append(&mut client, vec![opening(), content("kept"), AppendRequest::default()]).await.unwrap();
     assert_eq!((committed.status(), committed.commit.unwrap().end), (Status::Ok, 4));
 }
 
@@ -109,7 +124,8 @@ async fn a_client_that_vanishes_before_its_commit_leaves_no_byte() {
         outcome = request => panic!("the append must wait for its commit: {outcome:?}"),
         () = sent.cancelled() => {} // Dropping the request resets its stream, as a client that dies does.
     }
-    let committed = append(&mut client, vec![opening(), content("kept"), AppendRequest::default()]).await.unwrap();
+    let committed =
+        append(&mut client, vec![opening(), content("kept"), AppendRequest::default()]).await.unwrap();
     let commit = committed.commit.unwrap();
     assert_eq!((commit.begin, commit.end), (0, 4));
     assert_eq!(head(&mut client).await, 4);
@@ -133,7 +149,10 @@ async fn requests_out_of_bounds_are_refused_by_name() {
     let (_cluster, mut client) = started().await;
     for (request, text) in [
         (ReadRequest { journal: JOURNAL.to_owned(), offset: -2, ..Default::default() }, "invalid Offset (-2"),
-        (ReadRequest { journal: JOURNAL.to_owned(), offset: 9, end_offset: 3, ..Default::default() }, "EndOffset"),
+        (
+            ReadRequest { journal: JOURNAL.to_owned(), offset: 9, end_offset: 3, ..Default::default() },
+            "EndOffset",
+        ),
         (ReadRequest { journal: "a/../../etc/passwd".to_owned(), ..Default::default() }, ".."),
         (ReadRequest { journal: "x".repeat(513), ..Default::default() }, "513"),
     ] {
@@ -152,7 +171,8 @@ async fn requests_out_of_bounds_are_refused_by_name() {
     };
     assert!(status.message().contains("expected trailing '/'"), "{status:?}");
     let change = apply_request::Change { expect_mod_revision: 0, upsert: None, delete: JOURNAL.to_owned() };
-    let status = client.apply(ApplyRequest { changes: vec![change] }).await.expect_err("a delete needs a revision");
+    let status =
+        client.apply(ApplyRequest { changes: vec![change] }).await.expect_err("a delete needs a revision");
     assert!(status.message().contains("Changes[0]"), "{status:?}");
 }
 
@@ -174,7 +194,8 @@ async fn statuses_come_in_ordinary_responses() {
     let response = append(&mut client, vec![right, content("d"), AppendRequest::default()]).await.unwrap();
     assert_eq!(response.commit.map(|commit| (commit.begin, commit.end)), Some((3, 4)));
 
-    let responses = read(&mut client, ReadRequest { journal: JOURNAL.to_owned(), offset: 4, ..Default::default() }).await;
+    let responses =
+        read(&mut client, ReadRequest { journal: JOURNAL.to_owned(), offset: 4, ..Default::default() }).await;
     assert_eq!(responses.last().unwrap().status(), Status::OffsetNotYetAvailable);
     let request = ReadRequest { journal: JOURNAL.to_owned(), offset: 1, end_offset: 4, ..Default::default() };
     let bytes: Vec<u8> = read(&mut client, request).await.iter().flat_map(|r| r.content.to_vec()).collect();

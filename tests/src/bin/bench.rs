@@ -68,7 +68,8 @@ async fn bench_append(
     let address = format!("--broker.address={address}");
     let fixed = ["bench", "append", "--format=json", &duration, &address];
     let all = fixed.into_iter().chain(args.iter().copied());
-    let mut bench = Process::start("courant bench", &binary("courant"), all, &[], cluster.dir(), cluster.tasks())?;
+    let mut bench =
+        Process::start("courant bench", &binary("courant"), all, &[], cluster.dir(), cluster.tasks())?;
     let status = bench.wait_exit(LIMIT).await?;
     if !status.success() {
         return Err(bench.error(format!("ended with {status}")).into());

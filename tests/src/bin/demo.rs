@@ -90,7 +90,9 @@ struct Progress {
 impl Watch {
     fn new(streams: u64, timeout: u64) -> Watch {
         let bar = ProgressBar::new(streams);
-        let style = ProgressStyle::with_template("{elapsed_precise} [{wide_bar}] {pos}/{len} streams verified, {msg}");
+        let style = ProgressStyle::with_template(
+            "{elapsed_precise} [{wide_bar}] {pos}/{len} streams verified, {msg}",
+        );
         bar.set_style(style.expect("the template is well-formed"));
         Watch {
             streams,
@@ -128,7 +130,10 @@ impl Watch {
                 return Err(lost.into());
             }
             if now > deadline {
-                let what = format!("{} of {} streams after {:?}", self.progress.verified, self.streams, self.timeout);
+                let what = format!(
+                    "{} of {} streams after {:?}",
+                    self.progress.verified, self.streams, self.timeout
+                );
                 return Err(chunker.error(what).into());
             }
         }
@@ -163,7 +168,8 @@ impl Watch {
     fn show(&self, rate: f64) {
         self.bar.set_position(self.progress.verified);
         let shards = self.shards_up;
-        self.bar.set_message(format!("{rate:.0} chunks/s, {shards}/{SHARDS} shards up, {} kills", self.kills));
+        self.bar
+            .set_message(format!("{rate:.0} chunks/s, {shards}/{SHARDS} shards up, {} kills", self.kills));
     }
 
     fn say(&self, what: &str) {

@@ -8,13 +8,13 @@ use std::time::Duration;
 use futures::StreamExt;
 use proto::protocol::journal_server::{Journal, JournalServer};
 use proto::protocol::{
-    AppendRequest, AppendResponse, ApplyRequest, ApplyResponse, CompressionCodec, Fragment, FragmentStoreHealthRequest,
-    FragmentStoreHealthResponse, FragmentsRequest, FragmentsResponse, Header, JournalSpec, LabelSet, ListRequest,
-    ListResponse, ReadRequest, ReadResponse, ReplicateRequest, ReplicateResponse, Route, Sha1Sum, header,
-    journal_spec, list_response,
+    AppendRequest, AppendResponse, ApplyRequest, ApplyResponse, CompressionCodec, Fragment,
+    FragmentStoreHealthRequest, FragmentStoreHealthResponse, FragmentsRequest, FragmentsResponse, Header,
+    JournalSpec, LabelSet, ListRequest, ListResponse, ReadRequest, ReadResponse, ReplicateRequest,
+    ReplicateResponse, Route, Sha1Sum, header, journal_spec, list_response,
 };
-use runtime::{BoxError, Clock, TaskGroup};
 use runtime::server::Listener;
+use runtime::{BoxError, Clock, TaskGroup};
 use tonic::{Request, Response, Status, Streaming};
 
 #[derive(Default)]
@@ -114,7 +114,10 @@ impl Journal for Noop {
         Err(Status::unimplemented("the no-op broker keeps nothing"))
     }
 
-    async fn list_fragments(&self, _: Request<FragmentsRequest>) -> Result<Response<FragmentsResponse>, Status> {
+    async fn list_fragments(
+        &self,
+        _: Request<FragmentsRequest>,
+    ) -> Result<Response<FragmentsResponse>, Status> {
         Err(Status::unimplemented("the no-op broker keeps nothing"))
     }
 
@@ -140,7 +143,15 @@ fn main() -> ExitCode {
 async fn serve() -> Result<(), BoxError> {
     let listener = Listener::bind("127.0.0.1:0").await?;
     eprintln!("noop-broker: serving on {}", listener.endpoint("127.0.0.1"));
-    let service = JournalServer::new(Noop::default()).max_decoding_message_size(runtime::grpc::MAX_MESSAGE_RECV_SERVER);
+    let service =
+        JournalServer::new(Noop::default()).max_decoding_message_size(runtime::grpc::MAX_MESSAGE_RECV_SERVER);
     let router = tonic::service::Routes::new(service).into_axum_router();
-    runtime::server::serve(listener, router, TaskGroup::new("noop-broker"), Clock::system(), Duration::from_secs(1)).await
+    runtime::server::serve(
+        listener,
+        router,
+        TaskGroup::new("noop-broker"),
+        Clock::system(),
+        Duration::from_secs(1),
+    )
+    .await
 }

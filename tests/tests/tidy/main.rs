@@ -41,13 +41,38 @@ fn files(extensions: &[&str]) -> Vec<(String, String)> {
 
 /// Rust files of the product: neither tests nor benches.
 fn product_files() -> Vec<(String, String)> {
-    files(&[".rs"]).into_iter().filter(|(path, _)| !is_test(path)).collect()
+    let all = files(&[".rs"]);
+    let test_modules: Vec<String> = all.iter().flat_map(|(path, text)| test_modules(path, text)).collect();
+    let is_product = |path: &str| {
+        let stem = path.trim_end_matches(".rs");
+        let within = |module: &String| {
+            stem == module || stem.strip_prefix(module.as_str()).is_some_and(|rest| rest.starts_with('/'))
+        };
+        !is_test(path) && !test_modules.iter().any(within)
+    };
+    all.into_iter().filter(|(path, _)| is_product(path)).collect()
 }
 
-/// True of files that only tests and benches compile.
+/// True of files in folders that only tests and benches compile.
 fn is_test(path: &str) -> bool {
-    path.split('/').any(|part| part == "tests" || part == "benches" || part == "tests.rs" || part == "testing")
-        || path.ends_with("_tests.rs")
+    path.split('/').any(|part| matches!(part, "tests" | "benches" | "tests.rs"))
+}
+
+/// Modules that the file declares for tests alone (`#[cfg(test)] mod name;`, or behind a feature for tests), as paths
+/// without extension.
+fn test_modules(path: &str, text: &str) -> Vec<String> {
+    let stem = path.trim_end_matches(".rs");
+    let dir = match stem.rsplit_once('/') {
+        Some((dir, "lib" | "main" | "mod")) => dir,
+        _ => stem,
+    };
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let declared = lines.windows(2).filter(|pair| pair[0].starts_with("#[cfg(") && pair[0].contains("test"));
+    let names = declared.filter_map(|pair| {
+        let declaration = pair[1].trim_start_matches("pub(crate) ").trim_start_matches("pub ");
+        declaration.strip_prefix("mod ")?.strip_suffix(';')
+    });
+    names.map(|name| format!("{dir}/{name}")).collect()
 }
 
 /// Fails with every finding at once.
