@@ -290,10 +290,15 @@ async fn open_port(
         EtcdChoice::Embedded => {
             let dir = data_dir.path().join(ETCD_DIR);
             let etcd = EmbeddedEtcd::open(&dir, clock.clone(), entropy, &groups.etcd).await?;
-            etcd.advertise(&listener.endpoint(&options.host));
+            // Our own way to it must not depend on how others reach this machine. Clients of etcd know no host of a
+            // Unix socket.
+            let (shown, own) = match listener.local_addr() {
+                Some(_) => (listener.endpoint(&options.host), listener.endpoint("127.0.0.1")),
+                None => (listener.endpoint(""), listener.endpoint("")),
+            };
+            etcd.advertise(&shown);
             routes = etcd.register(routes);
-            // Our own way to it must not depend on how others reach this machine.
-            listener.endpoint("127.0.0.1")
+            own
         }
         EtcdChoice::Address(address) => address.clone(),
     };

@@ -43,17 +43,23 @@ pub struct ServeArgs {
 #[command(next_help_heading = "Broker")]
 pub struct BrokerConfig {
     /// Availability zone of this process.
-    #[arg(id = "broker.zone", long = "broker.zone", env = "BROKER_ZONE", default_value = "local")]
+    #[arg(
+        id = "broker.zone",
+        long = "broker.zone",
+        value_name = "ZONE",
+        env = "BROKER_ZONE",
+        default_value = "local"
+    )]
     pub zone: String,
     /// Id of this process, unique in its zone. Without it the data directory remembers one.
-    #[arg(id = "broker.id", long = "broker.id", env = "BROKER_ID")]
+    #[arg(id = "broker.id", long = "broker.id", value_name = "ID", env = "BROKER_ID")]
     pub id: Option<String>,
     /// Host under which others reach this process. [default: 127.0.0.1, which is then all that is listened on;
     /// with --etcd.address: the host name]
-    #[arg(id = "broker.host", long = "broker.host", env = "BROKER_HOST")]
+    #[arg(id = "broker.host", long = "broker.host", value_name = "HOST", env = "BROKER_HOST")]
     pub host: Option<String>,
     /// Port to listen on, or unix:///path. [default: 8080; with --etcd.address: a free port]
-    #[arg(id = "broker.port", long = "broker.port", env = "BROKER_PORT")]
+    #[arg(id = "broker.port", long = "broker.port", value_name = "PORT", env = "BROKER_PORT")]
     pub port: Option<String>,
     /// Where spools, the embedded etcd and its fragments are kept. One process at a time may use it.
     #[arg(
@@ -78,7 +84,13 @@ pub struct BrokerConfig {
         value_name = "DURATION", default_value = "1m", value_parser = parse_duration)]
     pub drain_timeout: Duration,
     /// Most journals of which this broker is a replica.
-    #[arg(id = "broker.limit", long = "broker.limit", env = "BROKER_LIMIT", default_value_t = 1024)]
+    #[arg(
+        id = "broker.limit",
+        long = "broker.limit",
+        value_name = "COUNT",
+        env = "BROKER_LIMIT",
+        default_value_t = 1024
+    )]
     pub limit: u32,
     /// Directory that file:// stores are relative to; it must exist. [default: fragments/ in the data directory;
     /// with --etcd.address: none]
@@ -91,6 +103,7 @@ pub struct BrokerConfig {
     #[arg(
         id = "broker.max-append-rate",
         long = "broker.max-append-rate",
+        value_name = "BYTES",
         env = "BROKER_MAX_APPEND_RATE",
         default_value_t = 0
     )]
@@ -99,6 +112,7 @@ pub struct BrokerConfig {
     #[arg(
         id = "broker.min-append-rate",
         long = "broker.min-append-rate",
+        value_name = "BYTES",
         env = "BROKER_MIN_APPEND_RATE",
         default_value_t = 65536
     )]
@@ -107,6 +121,7 @@ pub struct BrokerConfig {
     #[arg(
         id = "broker.max-replication",
         long = "broker.max-replication",
+        value_name = "COUNT",
         env = "BROKER_MAX_REPLICATION",
         default_value_t = 9
     )]
@@ -119,7 +134,7 @@ pub struct BrokerConfig {
         value_name = "DURATION", default_value = "30ms", value_parser = parse_duration)]
     pub watch_delay: Duration,
     /// Largest gRPC message that is received, bytes.
-    #[arg(id = "broker.max-grpc-recv-size", long = "broker.max-grpc-recv-size",
+    #[arg(id = "broker.max-grpc-recv-size", long = "broker.max-grpc-recv-size", value_name = "BYTES",
         env = "BROKER_MAX_GRPC_RECV_SIZE", default_value_t = grpc::MAX_MESSAGE_RECV_SERVER)]
     pub max_grpc_recv_size: usize,
     /// Options which are refused.

@@ -1,6 +1,7 @@
 //! `courant serve`: a broker as a process.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use runtime::BoxError;
 use runtime::signals::Signals;
@@ -8,15 +9,21 @@ use runtime::signals::Signals;
 use crate::broker::Broker;
 use crate::config::{BrokerOptions, EtcdChoice, ServeArgs};
 
+/// How long a thread that is stuck in the operating system may keep the process.
+const THREADS_LIMIT: Duration = Duration::from_secs(2);
+
 /// Runs a broker until a signal asks it to stop, and for as long as it then takes to leave in order. A second signal ends
 /// the process at once; its spools are found by the next one.
 ///
 /// What the person who started it must know is printed to standard error, whatever the level of the log.
 pub fn serve(args: ServeArgs) -> ExitCode {
     runtime::logging::init(&args.log);
-    let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let outcome = match threads {
-        Ok(threads) => threads.block_on(run(args)),
+    let outcome = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(threads) => {
+            let outcome = threads.block_on(run(args));
+            threads.shutdown_timeout(THREADS_LIMIT);
+            outcome
+        }
         Err(error) => Err(format!("cannot start threads: {error}").into()),
     };
     match outcome {

@@ -196,3 +196,13 @@ async fn replication_is_refused_plainly() {
     .await;
     fixture.stop().await;
 }
+
+#[tokio::test]
+async fn a_unix_socket_serves_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let bind = format!("unix://{}", dir.path().join("broker.sock").display());
+    let mut fixture = Fixture::start_in(dir, |options| options.bind = bind).await;
+    fixture.create(journal(NAME)).await;
+    assert_eq!(fixture.append(NAME, b"content").await.commit.unwrap().end, 7);
+    fixture.stop().await;
+}

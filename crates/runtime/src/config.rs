@@ -76,6 +76,7 @@ pub struct LogArgs {
     #[arg(
         id = "log.level",
         long = "log.level",
+        value_name = "LEVEL",
         env = "LOG_LEVEL",
         value_enum,
         ignore_case = true,
@@ -86,6 +87,7 @@ pub struct LogArgs {
     #[arg(
         id = "log.format",
         long = "log.format",
+        value_name = "FORMAT",
         env = "LOG_FORMAT",
         value_enum,
         ignore_case = true,
@@ -247,6 +249,7 @@ pub struct BrokerClientArgs {
     #[arg(
         id = "broker.cache.size",
         long = "broker.cache.size",
+        value_name = "COUNT",
         env = "BROKER_CACHE_SIZE",
         default_value_t = 0
     )]

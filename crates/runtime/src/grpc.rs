@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use proto::endpoint::{DialAddress, dial_address};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
@@ -25,15 +26,19 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// A channel that connects when first used, and again whenever the connection is lost.
 ///
-/// `endpoint` is `http://host:port` or `unix:///path`. Must be called within a runtime.
+/// `endpoint` is `http://host:port`, or `unix://host/path` whose host is ignored. Must be called within a runtime.
 ///
 /// # Errors
 /// If the endpoint is malformed or needs TLS, which is not supported yet.
 pub fn channel(endpoint: &str) -> Result<Channel, BoxError> {
-    if endpoint.starts_with("https:") {
-        return Err(format!("{endpoint}: https is not supported yet; expected http:// or unix://").into());
-    }
-    let endpoint = Endpoint::from_shared(endpoint.to_owned())
+    let address = match dial_address(endpoint)? {
+        DialAddress::Tcp { tls: true, .. } => {
+            return Err(format!("{endpoint}: https is not supported yet; expected http:// or unix://").into());
+        }
+        DialAddress::Tcp { authority, .. } => format!("http://{authority}"),
+        DialAddress::Unix(path) => format!("unix://{path}"),
+    };
+    let endpoint = Endpoint::from_shared(address)
         .map_err(|e| format!("{endpoint:?}: {}; expected http://host:port or unix:///path", chain_text(&e)))?
         .user_agent("courant")
         .map_err(|e| chain_text(&e))?
@@ -157,7 +162,7 @@ mod tests {
 
     #[tokio::test]
     async fn malformed_endpoints_are_refused_and_others_connect_later() {
-        for good in ["http://localhost:1", "unix:///tmp/nowhere.sock"] {
+        for good in ["http://localhost:1", "unix:///tmp/nowhere.sock", "unix://host/tmp/nowhere.sock"] {
             channel(good).unwrap();
         }
         for bad in ["", "https://h:1", "http://[", "\n"] {

@@ -86,7 +86,8 @@ impl Listener {
         }
     }
 
-    /// The URL under which clients reach this port, if they know this machine as `host`.
+    /// The URL under which clients reach this port, if they know this machine as `host`. That of a Unix socket needs a
+    /// host to be a valid endpoint of a member, though nobody looks at it.
     pub fn endpoint(&self, host: &str) -> String {
         match &self.socket {
             Socket::Tcp(listener) => {
@@ -94,7 +95,7 @@ impl Listener {
                 let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
                 format!("http://{host}:{port}")
             }
-            Socket::Unix(_, path) => format!("unix://{}", path.display()),
+            Socket::Unix(_, path) => format!("unix://{host}{}", path.display()),
         }
     }
 

@@ -85,3 +85,20 @@ impl TestBroker {
         self.broker.stop().await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_broker_restarts_on_its_port_and_directory() {
+        let broker = TestBroker::start().await.unwrap();
+        let endpoint = broker.endpoint().to_owned();
+        let id = broker.broker().id().clone();
+        let client = broker.client().unwrap();
+        assert!(client.list(Default::default()).await.unwrap().journals.is_empty());
+        let broker = broker.restart(|options| options.journal_limit = 5).await.unwrap();
+        assert_eq!((broker.endpoint(), broker.broker().id()), (endpoint.as_str(), &id));
+        broker.stop().await.unwrap();
+    }
+}
