@@ -95,15 +95,19 @@ async fn memory_stores_conform() {
 /// Operations are awaited by spawned tasks: this need only compile.
 #[test]
 fn futures_are_send() {
-    fn is_send(_: impl Send) {}
     let _ = |store: Store, fragment: Fragment| {
-        is_send(store.put(&fragment, None, source(b"")));
-        is_send(store.list(&fragment.journal));
-        is_send(store.exists(&fragment));
-        is_send(store.open(&fragment, 0));
-        is_send(store.remove(&fragment));
-        is_send(store.probe_delete(""));
-        is_send(store.checked_health());
+        async move {
+            store.put(&fragment, None, source(b"")).await?;
+            store.list(&fragment.journal).await?;
+            store.list_each(&fragment.journal, |_| {}).await?;
+            store.exists(&fragment).await?;
+            store.open(&fragment, 0).await?.try_next().await?;
+            store.remove(&fragment).await?;
+            store.probe_delete("").await.map_err(io::Error::other).ok();
+            store.checked_health().await;
+            Ok::<_, StoreError>(())
+        }
+        .boxed()
     };
 }
 
