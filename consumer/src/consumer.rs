@@ -1,8 +1,8 @@
 //! A member of a consumer group, within a process: starts its parts in order, and stops them in the reverse one.
 //!
 //! The port opens first, so that the member can announce where it is reached. Requests wait until the mirror of etcd is
-//! loaded. Leaving in order records the hints of its shards, tells the group, and goes on serving until others have taken
-//! over, for as long as they could; then every shard which is left finishes its transaction, and the lease is given back.
+//! loaded. Leaving in order ends the transactions of its shards, asks the group to take over, waits for that as long as it
+//! could happen, and gives the lease back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -185,12 +185,11 @@ impl Consumer {
         let is_lost = self.lease_lost.is_cancelled();
         let has_failed = self.groups.in_order().iter().any(|group| group.token().is_cancelled());
         if !is_lost && !has_failed {
-            self.shards.record_hints();
+            // Before others are asked to take over: they could be faster than the end of a transaction.
+            self.within_limit(self.shards.cede_primaries()).await;
             self.hand_over().await;
         }
-        if self.options.clock.timeout(CEDE_LIMIT, self.shards.stop()).await.is_err() {
-            tracing::warn!(limit = ?CEDE_LIMIT, "shards did not finish their transactions in time");
-        }
+        self.within_limit(self.shards.stop()).await;
         // Before the member key goes away, whose absence would alarm them.
         self.groups.work.cancel();
         if !is_lost && let Err(error) = self.membership.revoke().await {
@@ -204,6 +203,13 @@ impl Consumer {
     pub async fn kill(self) {
         self.groups.in_order().iter().for_each(|group| group.cancel());
         drop(self.groups.stop(Duration::ZERO).await);
+    }
+
+    /// Waits for shards which end, but not for ever.
+    async fn within_limit(&self, ended: impl Future<Output = ()>) {
+        if self.options.clock.timeout(CEDE_LIMIT, ended).await.is_err() {
+            tracing::warn!(limit = ?CEDE_LIMIT, "shards did not finish their transactions in time");
+        }
     }
 
     /// Asks the others to take the shards of this process, and waits for it as long as they could.

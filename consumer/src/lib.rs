@@ -20,6 +20,7 @@ mod drain;
 #[cfg(test)]
 mod fixtures;
 mod hints;
+mod json_store;
 mod metrics;
 mod progress;
 mod run;
@@ -32,6 +33,7 @@ mod txn;
 pub use app::{Application, Consumed};
 pub use config::{ConsumerArgs, ConsumerOptions, OptionsError, ServeArgs, UnsupportedArgs};
 pub use consumer::Consumer;
+pub use json_store::{JsonFileStore, JsonStoreError};
 pub use progress::{Progress, SourceProgress};
 pub use run::{config_text, run};
 pub use schema::{ConsumerSchema, KeySpace, Mirror};

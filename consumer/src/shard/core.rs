@@ -8,7 +8,7 @@ use proto::JournalName;
 use proto::consumer::replica_status::Code;
 use proto::consumer::{GetHintsResponse, ReplicaStatus, ShardSpec};
 use runtime::{CancellationToken, TaskGroup};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::local_set::Assigned;
 use crate::Progress;
@@ -50,8 +50,6 @@ pub struct Core {
     pub report: watch::Sender<Report>,
     /// Asks the shard to finish its transaction and end.
     pub cede: CancellationToken,
-    /// Asks the primary to record its hints now.
-    pub record_hints: Notify,
     /// Everything that runs for the shard.
     pub tasks: TaskGroup,
     /// Where it counts.
@@ -78,7 +76,6 @@ impl Core {
             progress: watch::Sender::default(),
             report: watch::Sender::new(Report { attempt: 0, status: ReplicaStatus::default() }),
             cede: CancellationToken::new(),
-            record_hints: Notify::new(),
             tasks,
             metrics,
         }

@@ -1,7 +1,7 @@
 //! Keeps the stored hints of a primary fresh, so that whoever comes next reads little of the recovery log.
 //!
 //! On promotion the recovered hints are stored as a backup, and the first hints of the new recorder as the primary's; then
-//! again every [`INTERVAL`], when the process is about to exit, and when the shard was given up but is still assigned.
+//! again every [`INTERVAL`], and when the shard ends while it is still assigned, as when the process exits.
 //! Nothing here may fail the shard: old hints cost time, not correctness.
 
 use std::sync::Arc;
@@ -71,11 +71,7 @@ impl HintWriter {
         }
         loop {
             self.record().await;
-            tokio::select! {
-                biased;
-                () = self.core.record_hints.notified() => {}
-                () = self.clock.sleep(INTERVAL) => {}
-            }
+            self.clock.sleep(INTERVAL).await;
         }
     }
 

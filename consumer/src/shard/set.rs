@@ -61,9 +61,17 @@ impl ShardSet {
         self.view.clone()
     }
 
-    /// Asks all primaries to record their hints, for whoever comes next.
-    pub fn record_hints(&self) {
-        self.view().shards.values().for_each(|core| core.record_hints.notify_one());
+    /// Asks the primaries to finish their transactions, record their hints and close, although they are still assigned
+    /// here: whoever takes over then finds everything committed. Waits until they have.
+    pub async fn cede_primaries(&self) {
+        let view = self.view();
+        let primaries = view.shards.values().filter(|core| core.assigned.borrow().slot == 0);
+        let ended = primaries.map(|core| {
+            core.cede.cancel();
+            let mut availability = core.availability.subscribe();
+            async move { drop(availability.wait_for(|now| now.has_ended).await) }
+        });
+        futures::future::join_all(ended).await;
     }
 
     /// Gives all shards up: they finish their transactions and close. Waits until they have.

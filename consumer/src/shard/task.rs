@@ -38,14 +38,16 @@ async fn supervise<A: Application>(process: &SharedProcess<A>, core: &Arc<Core>)
         }
         let run = run.unwrap_or_else(|panic| Err(Failure::panicked(&panic_text(&*panic))));
         let Err(failure) = run else { return };
+        if core.is_ceding() && !process.lease_lost.is_cancelled() {
+            // A primary which moves may be fenced before its last transaction is durable: that starts over elsewhere.
+            tracing::info!(shard = %core.id, reason = %failure, "the shard was given up");
+            return;
+        }
         if failure.is_fenced() {
             let log = core.spec().recovery_log_str().unwrap_or_default();
             core.metrics.fenced();
             tracing::error!(shard = %core.id, %log, reason = %failure,
                 "fenced: another process has taken over the shard and its log");
-        } else if core.is_ceding() {
-            tracing::debug!(shard = %core.id, reason = %failure, "the shard was given up");
-            return;
         }
         core.metrics.failed();
         core.report(number, status::failed(&failure.to_string()));

@@ -3,16 +3,16 @@
 use std::task::Poll;
 
 use client::{OpError, OpFuture, Publisher};
-use futures::FutureExt;
 use message::sequencer::Step;
 use message::{Envelope, Message, QueueOutcome, Sequencer};
-use runtime::{BoxError, CancellationToken, Clock, Instant};
+use runtime::{CancellationToken, Clock, Instant};
 
 use super::commit::{self, Parts};
 use super::core::{Effect, Event, Queued, Stage, Time, Trigger, TxnLoop, Wants};
 use super::heads::Heads;
-use super::prior::{Durable, Prior, PriorError};
-use super::pump::{Incoming, Sources};
+use super::prior::{Durable, Prior};
+use super::pump::Sources;
+use super::ready::{Ready, ready_of, until_cancelled};
 use super::replay::Replay;
 use super::{LoopError, settings};
 use crate::shard::Shard;
@@ -20,6 +20,9 @@ use crate::{Application, Consumed};
 
 /// Bytes of appends under way, beyond which a transaction takes no further message.
 const PUBLISH_BYTES_MAX: u64 = 128 << 20;
+
+/// Messages per look at what else is ready.
+const LOOK_EVERY: u32 = 16;
 
 /// One run of the loop of a shard.
 pub(super) struct Driver<'a, A: Application> {
@@ -39,18 +42,9 @@ pub(super) struct Driver<'a, A: Application> {
     pub token: CancellationToken,
     pub cede: CancellationToken,
     pub has_ceded: bool,
-}
-
-/// What is ready, or came to be.
-enum Ready<M> {
-    /// An event of the loop.
-    Event(Event),
-    /// A durable step of the prior transaction.
-    Durable(Durable),
-    /// The next message that was read.
-    Envelope(Envelope<M>),
-    /// Nothing yet, but looking again is worth it.
-    Again,
+    /// The time of the last look at it.
+    pub time: Time,
+    pub turn: u32,
 }
 
 impl<A: Application> Driver<'_, A> {
@@ -90,12 +84,37 @@ impl<A: Application> Driver<'_, A> {
         }
     }
 
-    fn now(&self) -> Time {
-        self.clock.now() - self.started
+    /// The time, read anew.
+    fn now(&mut self) -> Time {
+        self.time = self.clock.now() - self.started;
+        self.time
     }
 
     /// The first source of events, in their order, which is ready.
+    ///
+    /// While messages are ready, the others are looked at with every [`LOOK_EVERY`]th of them: a look costs more than a
+    /// message does.
     fn poll(&mut self, wants: &Wants) -> Result<Option<Ready<A::Message>>, LoopError> {
+        self.turn = self.turn.wrapping_add(1);
+        if self.turn % LOOK_EVERY == 0
+            && let Some(ready) = self.poll_others(wants)?
+        {
+            return Ok(Some(ready));
+        }
+        if wants.trigger {
+            if self.sequencer.dequeued().is_some() {
+                return Ok(Some(Ready::Event(Event::Ready(Trigger::Message))));
+            }
+            if let Some(incoming) = self.sources.poll() {
+                return ready_of(incoming).map(Some);
+            }
+        }
+        self.poll_others(wants)
+    }
+
+    /// The first source of events other than messages which is ready.
+    fn poll_others(&mut self, wants: &Wants) -> Result<Option<Ready<A::Message>>, LoopError> {
+        self.time = self.clock.now() - self.started;
         if self.token.is_cancelled() {
             return Err(LoopError::Cancelled);
         }
@@ -108,19 +127,8 @@ impl<A: Application> Driver<'_, A> {
         {
             return Ok(Some(Ready::Durable(durable?)));
         }
-        if wants.timer.is_some_and(|deadline| self.now() >= deadline) {
-            return Ok(Some(Ready::Event(Event::Tick)));
-        }
-        if !wants.trigger {
-            return Ok(None);
-        }
-        if self.sequencer.dequeued().is_some() {
-            return Ok(Some(Ready::Event(Event::Ready(Trigger::Message))));
-        }
-        Ok(match self.sources.poll() {
-            Some(incoming) => Some(ready_of(incoming)?),
-            None => None,
-        })
+        let is_due = wants.timer.is_some_and(|deadline| self.time >= deadline);
+        Ok(is_due.then_some(Ready::Event(Event::Tick)))
     }
 
     async fn wait(&mut self, wants: &Wants) -> Result<Ready<A::Message>, LoopError> {
@@ -175,7 +183,7 @@ impl<A: Application> Driver<'_, A> {
 
     /// Takes one event, and executes what follows from it. True once the loop has finished.
     async fn execute(&mut self, event: Event) -> Result<bool, LoopError> {
-        let mut effect = self.core.step(self.now(), event)?;
+        let mut effect = self.core.step(self.time, event)?;
         loop {
             effect = match effect {
                 Effect::None => return Ok(false),
@@ -185,13 +193,15 @@ impl<A: Application> Driver<'_, A> {
                     until_cancelled(&self.token, begun).await?.map_err(LoopError::Begin)?;
                     let publish_clock = self.clock.unix_now() + self.publish_clock_delta;
                     self.shard.clock().update(publish_clock);
-                    self.core.step(self.now(), Event::Began(trigger))?
+                    let now = self.now();
+                    self.core.step(now, Event::Began(trigger))?
                 }
                 Effect::Process(Trigger::Message) => self.consume().await?,
                 Effect::Commit => {
                     let acks = self.commit().await?;
                     let next = settings(&self.shard.spec());
-                    self.core.step(self.now(), Event::CommitStarted { acks, next })?
+                    let now = self.now();
+                    self.core.step(now, Event::CommitStarted { acks, next })?
                 }
                 Effect::Completed(completed) => {
                     self.heads.on_completed(self.shard, &completed, &mut self.prior);
@@ -218,11 +228,11 @@ impl<A: Application> Driver<'_, A> {
         let consumed = until_cancelled(&self.token, consumed).await?.map_err(LoopError::Consume)?;
         match consumed {
             Consumed::Done => self.advance().await?,
-            Consumed::Defer => return Ok(self.core.step(self.now(), Event::Deferred)?),
+            Consumed::Defer => return Ok(self.core.step(self.time, Event::Deferred)?),
         }
-        let effect = self.core.step(self.now(), Event::Consumed { bytes })?;
+        let effect = self.core.step(self.time, Event::Consumed { bytes })?;
         if self.shard.appends().buffered_bytes() > PUBLISH_BYTES_MAX {
-            return Ok(self.core.step(self.now(), Event::Saturated)?);
+            return Ok(self.core.step(self.time, Event::Saturated)?);
         }
         Ok(effect)
     }
@@ -236,37 +246,5 @@ impl<A: Application> Driver<'_, A> {
         self.prior = parts.start(self.shard, self.store, self.publisher)?;
         self.app.finished_txn(self.shard, self.store, self.prior.commit().clone()).await;
         Ok(self.prior.acks())
-    }
-}
-
-fn ready_of<M>(incoming: Incoming<M>) -> Result<Ready<M>, LoopError> {
-    match incoming {
-        Incoming::Envelope(envelope) => Ok(Ready::Envelope(envelope)),
-        Incoming::Failed(error) => Err(LoopError::Read(error)),
-    }
-}
-
-/// Runs the application's future. One that completes at once costs nothing more.
-async fn until_cancelled<T>(
-    token: &CancellationToken,
-    future: impl Future<Output = Result<T, BoxError>>,
-) -> Result<Result<T, BoxError>, LoopError> {
-    let mut future = std::pin::pin!(future);
-    if let Some(outcome) = future.as_mut().now_or_never() {
-        return Ok(outcome);
-    }
-    tokio::select! {
-        biased;
-        () = token.cancelled() => Err(LoopError::Cancelled),
-        outcome = future => Ok(outcome),
-    }
-}
-
-impl From<PriorError> for LoopError {
-    fn from(error: PriorError) -> LoopError {
-        match error {
-            PriorError::Commit(error) => LoopError::Commit(error),
-            PriorError::Ack(error) => LoopError::Ack(error),
-        }
     }
 }

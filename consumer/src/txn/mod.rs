@@ -6,6 +6,7 @@ mod driver;
 mod heads;
 mod prior;
 mod pump;
+mod ready;
 mod recovered;
 mod replay;
 
@@ -113,6 +114,8 @@ pub(crate) async fn run<A: Application>(
         token: shard.token().clone(),
         cede: core.cede.clone(),
         has_ceded: false,
+        time: Duration::ZERO,
+        turn: 0,
     };
     driver.run().await
 }

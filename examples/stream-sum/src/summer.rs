@@ -5,6 +5,7 @@
 //! longer, to save the next transaction from reading them.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use ::message::mapping::Target;
 use ::message::{Envelope, Flags, Framing};
@@ -39,18 +40,23 @@ impl Default for Summer {
 /// The state of a shard.
 pub struct SummerStore {
     rows: RocksStore,
-    cache: HashMap<StreamId, Sum>,
-    /// Streams whose sums changed in the running transaction, once for each chunk.
+    cache: HashMap<StreamId, Cached>,
+    /// Streams whose sums changed in the running transaction, once each.
     changed: Vec<StreamId>,
-    /// Streams which ended in the running transaction.
-    ended: Vec<StreamId>,
+}
+
+struct Cached {
+    sum: Sum,
+    /// In `changed`.
+    is_changed: bool,
+    /// Its last chunk came.
+    has_ended: bool,
 }
 
 impl SummerStore {
-    /// The sum of a stream, to be changed.
-    fn sum_mut(&mut self, id: StreamId) -> Result<&mut Sum, BoxError> {
-        use std::collections::hash_map::Entry;
-        Ok(match self.cache.entry(id) {
+    /// The sum of a stream, which changes.
+    fn change(&mut self, id: StreamId) -> Result<&mut Cached, BoxError> {
+        let cached = match self.cache.entry(id) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(vacant) => {
                 let sum = match self.rows.get(id.0)? {
@@ -58,21 +64,24 @@ impl SummerStore {
                         .map_err(|error| format!("row of stream {id} is not a sum: {error}"))?,
                     None => Sum::of_stream(id),
                 };
-                vacant.insert(sum)
+                vacant.insert(Cached { sum, is_changed: false, has_ended: false })
             }
-        })
+        };
+        if !std::mem::replace(&mut cached.is_changed, true) {
+            self.changed.push(id);
+        }
+        Ok(cached)
     }
 
     /// Writes the sums which changed into the transaction.
     fn flush(&mut self) -> Result<(), BoxError> {
-        self.changed.sort_unstable();
-        self.changed.dedup();
         for id in self.changed.drain(..) {
-            let sum = self.cache.get(&id).expect("a changed sum is in memory");
-            self.rows.put(id.0, serde_json::to_vec(sum)?);
-        }
-        for id in self.ended.drain(..) {
-            self.cache.remove(&id);
+            let cached = self.cache.get_mut(&id).expect("a changed sum is in memory");
+            self.rows.put(id.0, serde_json::to_vec(&cached.sum)?);
+            cached.is_changed = false;
+            if cached.has_ended {
+                self.cache.remove(&id);
+            }
         }
         if self.cache.len() > CACHE_MAX {
             self.cache.clear();
@@ -125,7 +134,7 @@ impl Application for Summer {
     async fn new_store(&self, shard: &Shard, recorder: Option<Recorder>) -> Result<SummerStore, BoxError> {
         check_store_label(shard.spec().label_set().value_of(STORE_LABEL))?;
         let rows = RocksStore::open(recorder, shard.tasks(), |_| {}).await?;
-        Ok(SummerStore { rows, cache: HashMap::new(), changed: Vec::new(), ended: Vec::new() })
+        Ok(SummerStore { rows, cache: HashMap::new(), changed: Vec::new() })
     }
 
     fn new_message(&self, _source: &JournalSpec) -> Result<Chunk, BoxError> {
@@ -143,15 +152,14 @@ impl Application for Summer {
         if chunk.uuid.flags() == Flags::ACK_TXN {
             return Ok(Consumed::Done);
         }
-        let sum = store.sum_mut(chunk.id)?;
-        let updated = sum.update(chunk).map_err(|error| {
+        let cached = store.change(chunk.id)?;
+        let updated = cached.sum.update(chunk).map_err(|error| {
             format!("{error} (offset {} of journal {})", envelope.begin, envelope.journal)
         })?;
         if updated == Updated::Done {
-            publisher.publish_uncommitted(|_| Ok(self.sums.clone()), sum.clone())?;
-            store.ended.push(chunk.id);
+            cached.has_ended = true;
+            publisher.publish_uncommitted(|_| Ok(self.sums.clone()), cached.sum.clone())?;
         }
-        store.changed.push(chunk.id);
         Ok(Consumed::Done)
     }
 
