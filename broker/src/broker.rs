@@ -51,7 +51,7 @@ pub struct Broker {
     endpoint: String,
     data_dir: DataDir,
     groups: Groups,
-    shell: Shell,
+    shell: Arc<Shell>,
     schema: JournalSchema,
     replicas: ReplicaDeps,
     membership: Membership,
@@ -59,7 +59,7 @@ pub struct Broker {
     released: watch::Receiver<bool>,
 }
 
-/// Tasks, by the order in which they are stopped.
+/// The tasks of a broker, by what they depend on: each group on those after it.
 struct Groups {
     /// Mirror, resolver, replicas, allocator.
     work: TaskGroup,
@@ -82,7 +82,7 @@ impl Groups {
         }
     }
 
-    fn in_order(&self) -> [&TaskGroup; 4] {
+    fn all(&self) -> [&TaskGroup; 4] {
         [&self.work, &self.member, &self.server, &self.etcd]
     }
 }
@@ -140,13 +140,13 @@ impl Broker {
         let resolver =
             Resolver::start(me.clone(), mirror.clone(), replicas.clone(), limits, metrics, &groups.work);
         let released = run_allocator(&options, &mirror, &me, &groups.work);
-        let shell = Shell {
+        let shell = Arc::new(Shell {
             append: AppendContext::new(resolver.clone(), replicas.clone(), limits),
             read: ReadContext { clock: options.clock.clone(), stores, files: groups.work.child("reads") },
             resolver,
             stop: CancellationToken::new(),
-        };
-        shells.send_replace(Some(shell.clone()));
+        });
+        shells.send_replace(Some(Arc::clone(&shell)));
         Ok(move |groups| Broker {
             options,
             me,
@@ -186,7 +186,7 @@ impl Broker {
 
     /// Waits until a part of the broker has failed; the others then cannot go on.
     pub async fn failed(&self) {
-        let tokens = self.groups.in_order().map(|group| Box::pin(group.token().cancelled()));
+        let tokens = self.groups.all().map(|group| Box::pin(group.token().cancelled()));
         futures::future::select_all(tokens).await;
     }
 
@@ -196,7 +196,7 @@ impl Broker {
     /// # Errors
     /// The first failure of a part, before or while stopping. The broker has stopped nevertheless.
     pub async fn stop(mut self) -> Result<(), BoxError> {
-        if self.groups.in_order().iter().all(|group| !group.token().is_cancelled()) {
+        if self.groups.all().iter().all(|group| !group.token().is_cancelled()) {
             Box::pin(self.hand_over()).await;
         }
         self.shell.stop.cancel();
@@ -240,15 +240,18 @@ impl Broker {
 }
 
 impl Groups {
+    /// Stops everything in order. Returns the first failure, but goes on in spite of it.
     async fn stop(&self) -> Result<(), BoxError> {
-        let mut first_error = Ok(());
-        for group in self.in_order() {
+        let mut outcome = Ok(());
+        for group in [&self.work, &self.member] {
             group.cancel();
-            let limit =
-                JOIN_LIMIT + if group.name() == self.server.name() { SERVER_DRAIN } else { Duration::ZERO };
-            first_error = first_error.and(group.join_within(limit).await);
+            outcome = outcome.and(group.join_within(JOIN_LIMIT).await);
         }
-        first_error
+        // Together, since watches of the embedded etcd keep connections of the port open.
+        self.etcd.cancel();
+        self.server.cancel();
+        outcome = outcome.and(self.server.join_within(SERVER_DRAIN + JOIN_LIMIT).await);
+        outcome.and(self.etcd.join_within(JOIN_LIMIT).await)
     }
 }
 
@@ -306,7 +309,12 @@ async fn open_port(
         true => server::ready_router(),
         false => server::debug_router(options.metrics.clone()),
     };
-    spawn_server(listener, routes.into_axum_router().merge(debug), options, groups);
+    spawn_server(
+        listener,
+        routes.into_axum_router().merge(debug).fallback(server::not_found),
+        options,
+        groups,
+    );
     if let Some(bind) = &options.debug_bind {
         spawn_server(
             Listener::bind(bind).await?,

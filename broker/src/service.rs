@@ -5,6 +5,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::stream::BoxStream;
@@ -28,7 +29,6 @@ use crate::resolver::{Resolution, ResolveArgs, Resolver};
 use crate::{apply, fragments, health, list, read};
 
 /// What answers requests, once the broker has started.
-#[derive(Clone)]
 pub struct Shell {
     /// Finds who answers.
     pub resolver: Resolver,
@@ -43,7 +43,7 @@ pub struct Shell {
 /// The journal service.
 #[derive(Clone)]
 pub struct JournalService {
-    shell: watch::Receiver<Option<Shell>>,
+    shell: watch::Receiver<Option<Arc<Shell>>>,
     metrics: BrokerMetrics,
 }
 
@@ -51,7 +51,7 @@ type Answer<T> = Result<Response<T>, tonic::Status>;
 
 impl JournalService {
     /// A service whose requests wait until there is a shell.
-    pub fn new(shell: watch::Receiver<Option<Shell>>, metrics: BrokerMetrics) -> JournalService {
+    pub fn new(shell: watch::Receiver<Option<Arc<Shell>>>, metrics: BrokerMetrics) -> JournalService {
         JournalService { shell, metrics }
     }
 
@@ -65,11 +65,11 @@ impl JournalService {
         }
     }
 
-    async fn shell(&self) -> Result<Shell, tonic::Status> {
+    async fn shell(&self) -> Result<Arc<Shell>, tonic::Status> {
         let mut shell = self.shell.clone();
         let shell = shell.wait_for(Option::is_some).await;
         let shell = shell.map_err(|_| tonic::Status::unavailable("the broker did not start"))?;
-        Ok(shell.clone().expect("it was waited for"))
+        Ok(Arc::clone(shell.as_ref().expect("it was waited for")))
     }
 
     /// Runs a request that has one answer. `status_of` says which status the answer has.
@@ -312,5 +312,42 @@ impl<T> Stream for Counted<T> {
             Poll::Ready(None) | Poll::Pending => {}
         }
         next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use runtime::Metrics;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_ends_its_request_alone() {
+        let registry = Metrics::new();
+        let (_shells, shell) = watch::channel(None);
+        let service = JournalService::new(shell, BrokerMetrics::new(&registry));
+        let panics = async { panic!("of one request") };
+        let error = service.unary("Apply", panics, ApplyResponse::status).await.unwrap_err();
+        assert_eq!(
+            (error.code(), error.message()),
+            (tonic::Code::Internal, "Apply panicked: of one request")
+        );
+        let answers = async { Ok(ApplyResponse::default()) };
+        service.unary("Apply", answers, ApplyResponse::status).await.unwrap();
+        let metrics = registry.render();
+        for line in
+            [r#"totals{operation="Apply",status="<error>"} 1"#, r#"totals{operation="Apply",status="ok"} 1"#]
+        {
+            assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_fail_as_unavailable_if_the_broker_never_starts() {
+        let (shells, shell) = watch::channel(None);
+        let service = JournalService::new(shell, BrokerMetrics::new(&Metrics::new()));
+        drop(shells);
+        let error = service.apply(Request::new(ApplyRequest::default())).await.unwrap_err();
+        assert_eq!(error.code(), tonic::Code::Unavailable);
     }
 }

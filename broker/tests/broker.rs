@@ -206,3 +206,42 @@ async fn a_unix_socket_serves_as_well() {
     assert_eq!(fixture.append(NAME, b"content").await.commit.unwrap().end, 7);
     fixture.stop().await;
 }
+
+#[tokio::test]
+async fn diagnostics_may_have_a_port_of_their_own() {
+    let (address, listener) = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        (listener.local_addr().unwrap().to_string(), listener)
+    };
+    drop(listener);
+    let fixture = Fixture::start_in(tempfile::tempdir().unwrap(), |options| {
+        options.debug_bind = Some(address.clone());
+        options.debug_private = true;
+    })
+    .await;
+    assert!(fixture.http("/debug/metrics").await.starts_with("HTTP/1.1 404"));
+    assert!(support::http(&address, "/debug/metrics").await.contains("gazette_store_active"));
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn clients_of_the_embedded_etcd_do_not_hold_a_stopping_broker() {
+    let fixture = Fixture::start().await;
+    let tasks = runtime::TaskGroup::new("client");
+    let options = keyspace::EtcdOptions {
+        lease_ttl: Duration::from_secs(10),
+        clock: runtime::Clock::system(),
+        tasks: tasks.clone(),
+    };
+    let etcd = within(keyspace::Etcd::connect(fixture.broker.etcd_address(), options)).await.unwrap();
+    let lease = within(etcd.grant(Duration::from_secs(10))).await.unwrap();
+    let clock = runtime::Clock::system();
+    let mut other = fixture.client.clone();
+    let watch =
+        within(other.list(proto::protocol::ListRequest { watch: true, ..Default::default() })).await.unwrap();
+    let began = clock.now();
+    fixture.stop().await;
+    assert!(clock.now() - began < Duration::from_secs(5), "it waited for its clients");
+    drop((lease, watch));
+    tasks.cancel();
+}

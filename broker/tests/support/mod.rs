@@ -120,17 +120,21 @@ impl Fixture {
         within(self.client.list_fragments(request)).await.unwrap().into_inner()
     }
 
-    /// The body of a plain HTTP request to the broker's port.
+    /// The answer to a plain HTTP request to the broker's port.
     pub async fn http(&self, path: &str) -> String {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let address = self.broker.endpoint().trim_start_matches("http://").to_owned();
-        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut response = String::new();
-        within(stream.read_to_string(&mut response)).await.unwrap();
-        response
+        http(self.broker.endpoint().trim_start_matches("http://"), path).await
     }
+}
+
+/// The answer to a plain HTTP request.
+pub async fn http(address: &str, path: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut response = String::new();
+    within(stream.read_to_string(&mut response)).await.unwrap();
+    response
 }
 
 /// A watch of a listing.

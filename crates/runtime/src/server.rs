@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -120,6 +122,16 @@ pub fn debug_router(metrics: Metrics) -> Router {
 /// `/debug/ready` alone, for a main port whose metrics are private.
 pub fn ready_router() -> Router {
     Router::new().route("/debug/ready", get(|| std::future::ready("ready\n")))
+}
+
+/// Answers what no route matches: in the terms of gRPC if it was asked by gRPC, otherwise with 404.
+pub async fn not_found(request: Request) -> Response {
+    let content_type = request.headers().get(http::header::CONTENT_TYPE);
+    if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
+        let unknown = format!("unknown method {}", request.uri().path());
+        return tonic::Status::unimplemented(unknown).into_http();
+    }
+    (StatusCode::NOT_FOUND, format!("{} is not served here\n", request.uri().path())).into_response()
 }
 
 /// Serves `router` on `listener` until `tasks` is cancelled, then for at most `drain` until open requests are done.

@@ -16,6 +16,21 @@ async fn start(address: &str, router: Router) -> (String, Option<SocketAddr>, Ta
     (endpoint, addr, tasks)
 }
 
+#[tokio::test]
+async fn what_is_not_served_is_said_in_the_terms_of_the_request() {
+    let (_, addr, tasks) = start("127.0.0.1:0", ready_router().fallback(not_found)).await;
+    let response = http1(TcpStream::connect(addr.unwrap()).await.unwrap(), "/nope").await;
+    assert!(
+        response.starts_with("HTTP/1.1 404") && response.ends_with("/nope is not served here\n"),
+        "{response}"
+    );
+    let grpc = http::Request::builder().uri("/a.Service/Method").header("content-type", "application/grpc");
+    let response = not_found(grpc.body(axum::body::Body::empty()).unwrap()).await;
+    assert_eq!(response.headers()["grpc-status"], "12");
+    tasks.cancel();
+    tasks.join_within(DRAIN).await.unwrap();
+}
+
 async fn http1<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, path: &str) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
