@@ -20,5 +20,5 @@ mod serve;
 pub use serve::{AppendContext, AppendLimits, serve_append};
 
 pub(crate) use content::{APPENDS_IN_FLIGHT_BYTES_MAX, Content, ContentSpace};
-pub(crate) use group::{Admission, Group, GroupFormer, Offer, Place};
-pub(crate) use precondition::{Known, Terms, Transition, Wants};
+pub use group::{Admission, Group, GroupFormer, Offer, Place};
+pub use precondition::{Known, Terms, Transition, Wants};

@@ -42,3 +42,9 @@ pub use config::{BrokerConfig, BrokerOptions, EtcdChoice, OptionsError, ServeArg
 pub use data_dir::DataDirError;
 pub use serve::serve;
 pub use spool::Durability;
+
+/// The pure core of appends, for benchmarks.
+#[doc(hidden)]
+pub mod bench {
+    pub use crate::append::{Admission, Group, GroupFormer, Known, Offer, Place, Terms, Wants};
+}

@@ -11,42 +11,48 @@ use proto::JournalName;
 use proto::protocol::append_request::Suspend;
 use proto::protocol::{AppendRequest, Status};
 use runtime::CancellationToken;
+use runtime::backoff::Backoff;
 
 use crate::append::{AppendContext, serve_append};
 use crate::resolution::ResolveError;
-use crate::resolver::ResolveArgs;
+use crate::resolver::{Resolution, ResolveArgs};
 
 /// Time between pulses, and the longest that one may take.
 const PULSE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Pulses the local replica of `journal` until `stopped`.
 pub async fn run(context: AppendContext, journal: JournalName, stopped: CancellationToken) {
-    loop {
-        let began = context.deps().clock.now();
-        // Taken before the pulse, so that a change during it is not missed.
-        let Ok(invalidated) = invalidated(&context, &journal).await else { return };
-        tokio::select! {
-            biased;
-            () = stopped.cancelled() => return,
-            () = context.deps().tasks.token().cancelled() => return,
-            () = pulse(&context, &journal) => {}
+    let gone = context.deps().tasks.token().clone();
+    let pulses = async {
+        let mut backoff = Backoff::journal();
+        // Fails once nothing is resolved any more.
+        while let Ok(resolution) = resolve(&context, &journal).await {
+            if resolution.replica.is_none() {
+                // It was started, and is about to be published.
+                context.deps().clock.sleep(backoff.next()).await;
+                continue;
+            }
+            backoff.reset();
+            let next = context.deps().clock.now() + PULSE_INTERVAL;
+            pulse(&context, &journal).await;
+            tokio::select! {
+                biased;
+                // Taken before the pulse, so that a change during it is not missed.
+                () = resolution.invalidated.cancelled() => {}
+                () = context.deps().clock.sleep_until(next) => {}
+            }
         }
-        tokio::select! {
-            biased;
-            () = stopped.cancelled() => return,
-            () = context.deps().tasks.token().cancelled() => return,
-            () = invalidated.cancelled() => {}
-            () = context.deps().clock.sleep_until(began + PULSE_INTERVAL) => {}
-        }
+    };
+    tokio::select! {
+        biased;
+        () = stopped.cancelled() => {}
+        () = gone.cancelled() => {}
+        () = pulses => {}
     }
 }
 
-async fn invalidated(
-    context: &AppendContext,
-    journal: &JournalName,
-) -> Result<CancellationToken, ResolveError> {
-    let args = ResolveArgs { journal: journal.as_str(), ..ResolveArgs::default() };
-    Ok(context.resolver().resolve(args).await?.invalidated)
+async fn resolve(context: &AppendContext, journal: &JournalName) -> Result<Resolution, ResolveError> {
+    context.resolver().resolve(ResolveArgs { journal: journal.as_str(), ..ResolveArgs::default() }).await
 }
 
 async fn pulse(context: &AppendContext, journal: &JournalName) {

@@ -13,7 +13,7 @@ use proto::protocol::append_request::Suspend;
 use proto::protocol::journal_spec::{Flag, suspend::Level};
 use proto::protocol::{
     AppendRequest, AppendResponse, CompressionCodec, Fragment, FragmentsRequest, LabelSelector, LabelSet,
-    ReadRequest, Sha1Sum, Status,
+    ReadRequest, Route, Sha1Sum, Status,
 };
 use proto::{Revision, Validate};
 use runtime::{Clock, TaskGroup};
@@ -46,7 +46,7 @@ async fn send(fixture: &Fixture, messages: Vec<AppendRequest>) -> Result<AppendR
 }
 
 async fn error_of(fixture: &Fixture, messages: Vec<AppendRequest>) -> String {
-    let error = send(fixture, messages).await.unwrap_err();
+    let error = send(fixture, messages).await.expect_err("the stream breaks a rule");
     assert_eq!(error.code(), Code::Unknown, "{error}");
     error.message().to_owned()
 }
@@ -255,7 +255,7 @@ async fn a_store_that_is_not_healthy_is_named() {
 /// What the journal's specification says about its suspension.
 async fn suspension(fixture: &mut Fixture) -> (Level, i64) {
     let listed = fixture.list(LabelSelector::default()).await;
-    let suspend = listed[0].journals[0].spec.as_ref().unwrap().suspend;
+    let suspend = listed[0].journals[0].spec.as_ref().expect("a listed journal has one").suspend;
     suspend.map_or((Level::None, 0), |suspend| (suspend.level(), suspend.offset))
 }
 

@@ -1,5 +1,5 @@
-//! What an append waits for before it is judged (journal protocol §5.3.1): the adoption of the journal's spools, the first
-//! listing of its stores, and the health of the first store.
+//! What an append waits for before it is judged (journal protocol §5.3.1): the health of the journal's first store, the
+//! first listing of its stores, and the adoption of its spools.
 
 use proto::protocol::JournalSpec;
 
@@ -26,27 +26,27 @@ pub(super) async fn await_ready(
     replica: &Replica,
     spec: &JournalSpec,
 ) -> Readiness {
-    let mut views = replica.index();
-    let is_ready = |view: &IndexView| view.head.is_some() && view.first_listing_done;
-    if !is_ready(&views.borrow()) {
-        let awaited = tokio::select! {
-            biased;
-            () = at.invalidated.cancelled() => return Readiness::Invalidated,
-            awaited = views.wait_for(is_ready) => awaited.map(drop),
-        };
-        if awaited.is_err() {
-            // The replica has ended, which invalidates the resolution.
-            at.invalidated.cancelled().await;
-            return Readiness::Invalidated;
-        }
-    }
+    // First, since a store that cannot be asked cannot be listed either, and the client is to hear why.
     if let Some(url) = spec.fragment().stores.first()
         && let Some(unready) = await_health(deps, at, url).await
     {
         return unready;
     }
-    let view = views.borrow().clone();
-    Readiness::Ready(view)
+    let mut views = replica.index();
+    let is_ready = |view: &IndexView| view.head.is_some() && view.first_listing_done;
+    let awaited = tokio::select! {
+        biased;
+        () = at.invalidated.cancelled() => return Readiness::Invalidated,
+        awaited = views.wait_for(is_ready) => awaited.map(|view| view.clone()),
+    };
+    match awaited {
+        Ok(view) => Readiness::Ready(view),
+        Err(_) => {
+            // The replica has ended, which invalidates the resolution.
+            at.invalidated.cancelled().await;
+            Readiness::Invalidated
+        }
+    }
 }
 
 /// Waits until the store at `url` is healthy.
