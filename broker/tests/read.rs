@@ -170,3 +170,20 @@ async fn reads_that_cannot_go_on_say_why() {
     }
     fixture.stop().await;
 }
+
+#[tokio::test]
+async fn a_journal_created_anew_has_nothing_of_the_one_before() {
+    let mut fixture = Fixture::start().await;
+    let mut spec = journal(NAME);
+    spec.fragment.as_mut().unwrap().stores.clear();
+    fixture.create(spec.clone()).await;
+    fixture.append(NAME, b"of the first").await;
+    let mut tail = fixture.read(ReadRequest { block: true, ..at(12) }).await.unwrap();
+    fixture.apply(vec![delete(NAME, -1)]).await;
+    fixture.apply(vec![upsert(spec, 0)]).await;
+    assert!(within(tail.message()).await.unwrap().is_none());
+    let committed = fixture.append(NAME, b"second").await.commit.unwrap();
+    assert_eq!((committed.begin, committed.end), (0, 6));
+    assert_eq!(content(&fixture.read_all(at(0)).await), b"second");
+    fixture.stop().await;
+}
