@@ -4,6 +4,9 @@
 //! Pure. Each item contributes at most one *checkpoint*: comparisons and operations that must stand in one transaction. A
 //! checkpoint never takes an item below its desired number of consistent assignments, and removes a primary only
 //! together with the promotion of another.
+//!
+//! A key whose newest value does not decode is shown with an older one, whose revision no comparison can hold. Nothing
+//! is planned that compares such a key: one damaged key must not stop the convergence of all others.
 
 use keyspace::{AssignmentKey, Compare, Entry, KeyPrefix, KeySpace, Op, PutLease, Txn};
 use proto::{MemberId, Revision};
@@ -32,11 +35,13 @@ struct Current<'a, S: Allocatable> {
     key: &'a AssignmentKey,
     entry: &'a Entry<S::Assignment>,
     consistent: bool,
+    /// Its newest value does not decode, so it can be neither removed nor moved.
+    damaged: bool,
 }
 
 impl<S: Allocatable> Clone for Current<'_, S> {
     fn clone(&self) -> Self {
-        Current { key: self.key, entry: self.entry, consistent: self.consistent }
+        Current { ..*self }
     }
 }
 
@@ -79,7 +84,9 @@ impl<'a, S: Allocatable> Round<'a, S> {
         let mut checkpoints: Vec<(&str, Checkpoint)> = Vec::new();
         for (key, entry) in self.space.assignments() {
             let item = &*key.item;
-            if self.space.items().contains_key(item) || self.space.has_undecodable_item(self.prefix, item) {
+            let exists = self.space.items().contains_key(item);
+            let damaged = self.space.is_undecodable(&self.prefix.assignment(key));
+            if exists || damaged || self.space.has_undecodable_item(self.prefix, item) {
                 continue;
             }
             if checkpoints.last().is_none_or(|(last, _)| *last != item) {
@@ -100,10 +107,11 @@ impl<'a, S: Allocatable> Round<'a, S> {
         let slot_next = current.iter().map(|one| one.key.slot + 1).max().unwrap_or(0);
 
         let (mut kept, mut removals) = (Vec::new(), Vec::new());
+        let item_damaged = self.space.has_undecodable_item(self.prefix, &item.id);
         for one in &current {
             let repeats = kept.iter().any(|other: &Current<'_, S>| other.key.member == one.key.member);
-            let list = if wanted.contains(&&one.key.member) && !repeats { &mut kept } else { &mut removals };
-            list.push(one.clone());
+            let stays = wanted.contains(&&one.key.member) && !repeats || one.damaged || item_damaged;
+            if stays { &mut kept } else { &mut removals }.push(one.clone());
         }
         let consistent = current.iter().filter(|one| one.consistent).count();
         let removed = self.constrain_removals(removals, &mut kept, consistent, item.replication as usize);
@@ -150,7 +158,11 @@ impl<'a, S: Allocatable> Round<'a, S> {
         let consistent: Vec<bool> =
             all.iter().map(|(key, value)| self.schema.consistent(item, key, value, &all)).collect();
         let joined = found.into_iter().zip(consistent);
-        joined.map(|((key, entry), consistent)| Current { key, entry, consistent }).collect()
+        let current = joined.map(|((key, entry), consistent)| {
+            let damaged = self.space.is_undecodable(&self.prefix.assignment(key));
+            Current { key, entry, consistent, damaged }
+        });
+        current.collect()
     }
 
     /// Splits removals into those that may happen now, heaviest member first, and those which are kept until enough
@@ -188,14 +200,16 @@ impl<'a, S: Allocatable> Round<'a, S> {
             return false;
         }
         let rank = |one: &Current<'_, S>| (!one.consistent, self.state.primary_load(&one.key.member));
-        let best = (0..kept.len()).min_by_key(|at| rank(&kept[*at])).expect("it is not empty");
+        let movable = (0..kept.len()).filter(|at| !kept[*at].damaged);
+        let Some(best) = movable.min_by_key(|at| rank(&kept[*at])) else { return false };
         kept[..=best].rotate_right(1);
         true
     }
 
     /// Adds an assignment, unless the member is full or gone.
     fn add(&mut self, checkpoint: &mut Checkpoint, item: &ItemState, id: &MemberId, slot: u32) -> bool {
-        let Some(member) = self.state.member_mut(id) else { return false };
+        let damaged = self.space.is_undecodable(&self.prefix.member(id));
+        let Some(member) = self.state.member_mut(id).filter(|_| !damaged) else { return false };
         if member.total >= member.limit {
             return false;
         }
@@ -215,8 +229,9 @@ impl<'a, S: Allocatable> Round<'a, S> {
 
     /// Moves the first kept assignment which is not at its place down to it.
     fn pack(&mut self, checkpoint: &mut Checkpoint, kept: &[Current<'a, S>]) {
-        let misplaced = kept.iter().enumerate().skip(1).find(|(index, one)| one.key.slot as usize != *index);
-        if let Some((index, one)) = misplaced {
+        let mut misplaced =
+            kept.iter().enumerate().skip(1).filter(|(index, one)| one.key.slot as usize != *index);
+        if let Some((index, one)) = misplaced.find(|(_, one)| !one.damaged) {
             self.relocate(checkpoint, one, index as u32);
             self.counts.packed += 1;
         }

@@ -20,7 +20,7 @@ const RETRY: &[Duration] = &[Duration::from_millis(50), Duration::from_millis(20
 /// Why the allocator stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum AllocError {
-    /// Our own member key is gone: the lease was lost, or somebody deleted it.
+    /// Our own member key is gone, or somebody made it unreadable: the lease was lost, or the key was written by others.
     #[error("member key not found in Etcd: {0}")]
     MemberNotFound(MemberId),
     /// The mirror stopped.
@@ -56,26 +56,33 @@ pub async fn run<S: Allocatable>(
     loop {
         let space = revisions.borrow_and_update().clone();
         let state = State::derive(&space, leader.mirror.schema());
-        let own = state.member(&me).ok_or_else(|| AllocError::MemberNotFound(me.clone()))?;
+        let damaged = space.is_undecodable(&leader.mirror.member_key(&me));
+        let own = state.member(&me).filter(|_| !damaged);
+        let own = own.ok_or_else(|| AllocError::MemberNotFound(me.clone()))?;
         if own.exiting && space.assignments().keys().all(|key| key.member != me) {
             return Ok(());
         }
         if state.leader().is_some_and(|first| first.id == me) {
-            match leader.round(&space, state).await {
-                Ok(Some(through)) => {
+            let round = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                round = leader.lead(&space, state) => round,
+            };
+            match round {
+                Ok(Round::Moved) => {
                     backoff.reset();
-                    leader.mirror.wait_for(through).await.map_err(|_| AllocError::MirrorStopped)?;
                     continue;
                 }
-                Ok(None) => backoff.reset(),
-                Err(error) if error.is_retryable() => {
+                Ok(Round::Quiet) => backoff.reset(),
+                Err(AllocError::Etcd(error)) if error.is_retryable() => {
                     tracing::warn!(%error, "converge iteration failed (will retry)");
-                    clock.sleep(backoff.next()).await;
-                    if !stop.is_cancelled() {
-                        continue;
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return Ok(()),
+                        () = clock.sleep(backoff.next()) => continue,
                     }
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
         tokio::select! {
@@ -84,6 +91,15 @@ pub async fn run<S: Allocatable>(
             changed = revisions.changed() => changed.map_err(|_| AllocError::MirrorStopped)?,
         }
     }
+}
+
+/// How a round of the leader ended.
+enum Round {
+    /// Something changed, and the mirror shows it.
+    Moved,
+    /// There was nothing to do, or a comparison failed. In the latter case the mirror is behind, and its next revision
+    /// starts another round.
+    Quiet,
 }
 
 /// What the leader remembers between rounds.
@@ -97,8 +113,14 @@ struct Leader<S: Allocatable> {
 }
 
 impl<S: Allocatable> Leader<S> {
-    /// One round: the revision that its transactions brought about, or `None` if there was nothing to do or a
-    /// comparison failed. In the latter case the mirror is behind, and its next revision starts another round.
+    /// One round, until the mirror shows what it did.
+    async fn lead(&mut self, space: &KeySpace<S>, state: State) -> Result<Round, AllocError> {
+        let Some(through) = self.round(space, state).await? else { return Ok(Round::Quiet) };
+        self.mirror.wait_for(through).await.map_err(|_| AllocError::MirrorStopped)?;
+        Ok(Round::Moved)
+    }
+
+    /// One round: the revision that its transactions brought about, if they did.
     async fn round(&mut self, space: &KeySpace<S>, mut state: State) -> Result<Option<Revision>, EtcdError> {
         self.metrics.sizes(&state);
         let digest = state.digest();

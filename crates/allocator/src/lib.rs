@@ -10,6 +10,8 @@
 
 mod converge;
 mod driver;
+#[cfg(test)]
+mod fixtures;
 mod metrics;
 mod schema;
 mod solver;

@@ -58,8 +58,8 @@ pub trait Solver: Send + Sync {
 /// have room.
 ///
 /// A member keeps current assignments up to its fair share: its part of all wanted assignments, in proportion to its
-/// limit, rounded up. What is missing goes to another zone first, then within fair shares, and uses what is left of the
-/// limits last.
+/// limit, rounded up; and a zone keeps all but one of an item, if there is another zone. What is missing goes to another
+/// zone first, then within fair shares, and uses what is left of the limits last.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BalancedSolver;
 
@@ -79,6 +79,8 @@ struct Placing<'a> {
     used: Vec<u32>,
     /// Members of each item, by index.
     chosen: Vec<Vec<usize>>,
+    /// Whether members with a limit are in more than one zone.
+    is_zoned: bool,
 }
 
 impl<'a> Placing<'a> {
@@ -90,7 +92,11 @@ impl<'a> Placing<'a> {
             // At most `limit`, since wanted is capped by room.
             (limit * wanted.min(room)).div_ceil(room.max(1)) as u32
         };
+        let mut zones: Vec<_> =
+            problem.members.iter().filter(|member| member.limit > 0).map(|member| &member.id.zone).collect();
+        zones.dedup();
         Placing {
+            is_zoned: zones.len() > 1,
             problem,
             fair: problem.members.iter().map(share).collect(),
             used: vec![0; problem.members.len()],
@@ -102,7 +108,14 @@ impl<'a> Placing<'a> {
         for (at, item) in self.problem.items.iter().enumerate() {
             for member in &item.current {
                 let wants_more = self.chosen[at].len() < item.replication as usize;
-                if wants_more && self.is_below_fair_share(*member) && !self.chosen[at].contains(member) {
+                // One zone keeps all but one, so that the last goes elsewhere if it can.
+                let zone_max = if self.is_zoned {
+                    (item.replication as usize).saturating_sub(1).max(1)
+                } else {
+                    usize::MAX
+                };
+                let has_room = self.is_below_fair_share(*member) && self.in_zone_of(at, *member) < zone_max;
+                if wants_more && has_room && !self.chosen[at].contains(member) {
                     self.choose(at, *member);
                 }
             }
@@ -123,10 +136,6 @@ impl<'a> Placing<'a> {
     fn best(&self, at: usize) -> Option<usize> {
         let item = &self.problem.items[at];
         let chosen = &self.chosen[at];
-        let in_zone = |member: usize| {
-            let zone = &self.problem.members[member].id.zone;
-            chosen.iter().filter(|other| self.problem.members[**other].id.zone == *zone).count()
-        };
         let candidates = (0..self.problem.members.len()).filter(|member| {
             !chosen.contains(member) && self.used[*member] < self.problem.members[*member].limit
         });
@@ -135,10 +144,20 @@ impl<'a> Placing<'a> {
             let load = u64::from(self.used[*a]) * u64::from(limit_b);
             let by_load = load.cmp(&(u64::from(self.used[*b]) * u64::from(limit_a)));
             let rank = |member: usize| {
-                (in_zone(member), !self.is_below_fair_share(member), !item.current.contains(&member))
+                (
+                    self.in_zone_of(at, member),
+                    !self.is_below_fair_share(member),
+                    !item.current.contains(&member),
+                )
             };
             rank(*a).cmp(&rank(*b)).then(by_load).then(a.cmp(b))
         })
+    }
+
+    /// How many assignments of an item are in the zone of `member` already.
+    fn in_zone_of(&self, at: usize, member: usize) -> usize {
+        let zone = &self.problem.members[member].id.zone;
+        self.chosen[at].iter().filter(|other| self.problem.members[**other].id.zone == *zone).count()
     }
 
     fn is_below_fair_share(&self, member: usize) -> bool {

@@ -218,3 +218,6 @@ fn shed(members: &mut [MemberState], items: &[ItemState]) {
         excess -= u64::from(amount);
     }
 }
+
+#[cfg(test)]
+mod tests;

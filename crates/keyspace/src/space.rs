@@ -183,9 +183,28 @@ impl<S: Schema> KeySpace<S> {
         route
     }
 
+    /// Marks a key as one whose newest value does not decode, in a key space made by [`KeySpace::from_parts`].
+    #[must_use]
+    pub fn with_undecodable(mut self, prefix: &KeyPrefix, key: &str) -> KeySpace<S> {
+        let shown = match prefix.classify(key.as_bytes()) {
+            Ok(KeyName::Item(id)) => self.items.contains_key(&id),
+            Ok(KeyName::Member(id)) => self.members.contains_key(&id),
+            Ok(KeyName::Assignment(key)) => self.assignments.contains_key(&key),
+            Err(_) => false,
+        };
+        self.undecodable.insert(Bytes::copy_from_slice(key.as_bytes()), shown);
+        self
+    }
+
+    /// Whether the newest value of a key does not decode. If an older value is shown, comparisons with its revision
+    /// fail until the key is repaired.
+    pub fn is_undecodable(&self, key: &str) -> bool {
+        self.undecodable.contains_key(key.as_bytes())
+    }
+
     /// Whether an item exists in etcd though it cannot be decoded.
     pub fn has_undecodable_item(&self, prefix: &KeyPrefix, id: &str) -> bool {
-        self.undecodable.contains_key(prefix.item(id).as_bytes())
+        self.is_undecodable(&prefix.item(id))
     }
 
     /// Raw keys that exist in etcd though their newest value cannot be decoded.

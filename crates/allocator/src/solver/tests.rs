@@ -90,13 +90,19 @@ proptest! {
     }
 
     #[test]
-    fn a_solution_is_stable(limit in 1u32..20, members in 1usize..6, items in 0usize..30) {
-        let members: Vec<_> = (0..members).map(|at| member("a", &format!("member-{at}"), limit)).collect();
-        let list: Vec<_> = (0..items).map(|at| item(at, 1, &[])).collect();
+    fn a_solution_is_stable(
+        limits in prop::collection::vec(0u32..20, 1..6),
+        zones in 1usize..4,
+        wants in prop::collection::vec(0u32..4, 0..30),
+    ) {
+        let mut members: Vec<_> = limits.iter().enumerate()
+            .map(|(at, limit)| member(["a", "b", "c"][at % zones], &format!("member-{at}"), *limit)).collect();
+        members.sort_by(|a, b| a.id.cmp(&b.id)); // Problems are in key order.
+        let list: Vec<_> = wants.iter().enumerate().map(|(at, replication)| item(at, *replication, &[])).collect();
         let first = BalancedSolver.solve(&Problem { items: list.clone(), members: members.clone() });
         let current: Vec<_> = list.iter().map(|one| {
-            let current = first.of(&one.id).filter_map(|id| members.iter().position(|other| other.id == *id)).collect();
-            ProblemItem { current, ..one.clone() }
+            let current = first.of(&one.id).filter_map(|id| members.iter().position(|other| other.id == *id));
+            ProblemItem { current: current.collect(), ..one.clone() }
         }).collect();
         let second = BalancedSolver.solve(&Problem { items: current, members });
         prop_assert_eq!(first, second);
