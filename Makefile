@@ -33,7 +33,7 @@ lint: ## Check formatting, and clippy with warnings denied
 fmt: ## Format the code
 	cargo fmt --all
 
-bench: build ## Measure throughput and latency, and run the micro-benchmarks
+bench: setup ## Measure throughput and latency, and run the micro-benchmarks
 	scripts/bench.sh
 
 interop-smoke: ## Run upstream's gazctl and broker against Courant (needs go)

@@ -1,5 +1,7 @@
 //! Promises of one broker process to its user: what is refused, what is kept, how it ends.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
 use std::time::Duration;
 
 use rand::RngExt;

@@ -1,5 +1,7 @@
 //! The broker's answers to requests that are malformed, aborted or out of order, as any client sees them.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
 use std::time::Duration;
 
 use proto::protocol::journal_client::JournalClient;

@@ -68,7 +68,7 @@ pub async fn run(args: BenchArgs) -> Result<(), BoxError> {
         Command::Append(args) => args.common.format,
         Command::Read(args) => args.common.format,
     };
-    println!("{}", report.render(format)?);
+    crate::output::print(&format!("{}\n", report.render(format)?))?;
     Ok(())
 }
 

@@ -63,7 +63,7 @@ async fn run(args: &Args) -> Result<String, BoxError> {
     ];
     let mut chunker = cluster.start_chunker(&numbers.each_ref().map(String::as_str))?;
     let mut watch = Watch::new(args.streams * args.workers, args.timeout);
-    let kills = watch.to_the_end(&mut cluster, &mut chunker).await?;
+    let kills = watch.follow(&mut cluster, &mut chunker).await?;
     let verified = chunker.stdout();
     let line = verified.lines().find(|line| line.starts_with("verified: "));
     let line = line.ok_or_else(|| chunker.error("ended without its line `verified: …`".to_owned()))?;
@@ -79,6 +79,8 @@ struct Watch {
     progress: Progress,
     kills: u32,
     shards_up: usize,
+    /// Tenths of the streams that were reported without a terminal.
+    shown: u64,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -101,11 +103,12 @@ impl Watch {
             progress: Progress::default(),
             kills: 0,
             shards_up: 0,
+            shown: 0,
         }
     }
 
     /// Follows the chunker to its end, killing the broker once and a summer once on the way.
-    async fn to_the_end(&mut self, cluster: &mut Cluster, chunker: &mut Process) -> Result<u32, BoxError> {
+    async fn follow(&mut self, cluster: &mut Cluster, chunker: &mut Process) -> Result<u32, BoxError> {
         let clock = cluster.clock();
         let deadline = clock.now() + self.timeout;
         let mut last = (clock.now(), 0);

@@ -50,7 +50,7 @@ fn every_select_is_biased() {
                 let next = lines[number + 1..]
                     .iter()
                     .find(|line| !line.trim().is_empty() && !line.trim_start().starts_with("//"));
-                if !next.is_some_and(|next| next.trim() == "biased;") {
+                if next.is_none_or(|next| next.trim() != "biased;") {
                     findings.push(format!("{path}:{}: {}", number + 1, line.trim()));
                 }
             }
