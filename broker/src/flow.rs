@@ -115,17 +115,21 @@ impl Flow {
         Flow { rates, spent, ticked_at: now, charge: 0, total_chunks: 0, delayed_chunks: 0 }
     }
 
-    /// Counts a chunk of `bytes` (zero for the one that commits).
+    /// Counts a chunk of `bytes` (zero for the one that commits), which came at `now`.
+    ///
+    /// # Errors
+    /// If the client had fallen behind the minimum rate by then.
     ///
     /// # Panics
     /// If a chunk is withheld: chunks keep their order.
-    pub fn chunk(&mut self, bytes: usize, bucket: &mut Bucket) -> Chunk {
+    pub fn chunk(&mut self, bytes: usize, bucket: &mut Bucket, now: Duration) -> Result<Chunk, Underflow> {
         assert_eq!(self.charge, 0, "the chunk before is withheld");
+        self.drain(bucket, now)?;
         self.charge = i64::try_from(bytes).expect("a chunk is shorter than i64::MAX");
         self.total_chunks += 1;
         let chunk = self.debit(bucket);
         self.delayed_chunks += i64::from(chunk == Chunk::Withheld);
-        chunk
+        Ok(chunk)
     }
 
     /// Lets time pass, whether a chunk is withheld or the client is silent.
@@ -133,14 +137,26 @@ impl Flow {
     /// # Errors
     /// If the client fell behind the minimum rate.
     pub fn tick(&mut self, bucket: &mut Bucket, now: Duration) -> Result<Chunk, Underflow> {
+        if self.charge == 0 {
+            self.drain(bucket, now)?;
+            return Ok(Chunk::Clear);
+        }
+        bucket.refill(self.rates.max, now);
+        self.excuse(now);
+        Ok(self.debit(bucket))
+    }
+
+    /// Leaves the time until `now` out of account: it was not the client who took it.
+    pub fn excuse(&mut self, now: Duration) {
+        self.ticked_at = self.ticked_at.max(now);
+    }
+
+    fn drain(&mut self, bucket: &mut Bucket, now: Duration) -> Result<(), Underflow> {
         bucket.refill(self.rates.max, now);
         let (drain, elapsed) = rate_over(self.rates.min, now.saturating_sub(self.ticked_at));
         self.ticked_at += elapsed;
-        if self.charge != 0 {
-            return Ok(self.debit(bucket));
-        }
         self.spent = self.spent.saturating_sub(drain).max(0);
-        if self.spent == 0 && self.rates.min != 0 { Err(Underflow) } else { Ok(Chunk::Clear) }
+        if self.spent == 0 && self.rates.min != 0 { Err(Underflow) } else { Ok(()) }
     }
 
     /// Lifts the maximum for the rest of the stream, so that a change of the journal's assignments does not wait for it.
@@ -201,8 +217,8 @@ mod tests {
     fn without_a_maximum_every_chunk_is_clear() {
         let mut bucket = Bucket::default();
         let mut flow = Flow::new(Rates { max: 0, min: 100 }, &mut bucket, ms(0));
-        assert_eq!(flow.chunk(1 << 30, &mut bucket), Chunk::Clear);
-        assert_eq!(flow.chunk(0, &mut bucket), Chunk::Clear);
+        assert_eq!(flow.chunk(1 << 30, &mut bucket, ms(0)), Ok(Chunk::Clear));
+        assert_eq!(flow.chunk(0, &mut bucket, ms(1)), Ok(Chunk::Clear));
         assert_eq!((flow.total_chunks(), flow.delayed_chunks()), (2, 0));
     }
 
@@ -210,8 +226,8 @@ mod tests {
     fn a_chunk_beyond_the_balance_is_withheld_until_ticks_pay_for_it() {
         let mut bucket = Bucket::default();
         let mut flow = Flow::new(Rates { max: 1000, min: 10 }, &mut bucket, ms(0));
-        assert_eq!(flow.chunk(800, &mut bucket), Chunk::Clear);
-        assert_eq!(flow.chunk(300, &mut bucket), Chunk::Withheld);
+        assert_eq!(flow.chunk(800, &mut bucket, ms(0)), Ok(Chunk::Clear));
+        assert_eq!(flow.chunk(300, &mut bucket, ms(0)), Ok(Chunk::Withheld));
         assert_eq!(flow.tick(&mut bucket, ms(50)), Ok(Chunk::Withheld));
         assert_eq!(flow.tick(&mut bucket, ms(99)), Ok(Chunk::Withheld));
         assert_eq!(flow.tick(&mut bucket, ms(100)), Ok(Chunk::Clear));
@@ -234,7 +250,7 @@ mod tests {
         let mut bucket = Bucket::default();
         let mut flow = Flow::new(Rates { max: 0, min: 1000 }, &mut bucket, ms(0));
         assert_eq!(flow.tick(&mut bucket, ms(900)), Ok(Chunk::Clear));
-        assert_eq!(flow.chunk(1 << 20, &mut bucket), Chunk::Clear);
+        assert_eq!(flow.chunk(1 << 20, &mut bucket, ms(900)), Ok(Chunk::Clear));
         assert_eq!(flow.tick(&mut bucket, ms(1800)), Ok(Chunk::Clear));
         assert_eq!(flow.tick(&mut bucket, ms(1900)), Err(Underflow));
     }
@@ -243,12 +259,36 @@ mod tests {
     fn a_throttled_client_is_not_at_fault() {
         let mut bucket = Bucket::default();
         let mut flow = Flow::new(Rates { max: 10, min: 1000 }, &mut bucket, ms(0));
-        assert_eq!(flow.chunk(50, &mut bucket), Chunk::Withheld);
+        assert_eq!(flow.chunk(50, &mut bucket, ms(0)), Ok(Chunk::Withheld));
         for tick in 1..=80 {
             let expected = if tick == 80 { Chunk::Clear } else { Chunk::Withheld };
             assert_eq!(flow.tick(&mut bucket, TICK * tick), Ok(expected), "tick {tick}");
         }
         assert_eq!(flow.tick(&mut bucket, TICK * 81), Ok(Chunk::Clear), "its own second begins now");
+    }
+
+    #[test]
+    fn chunks_that_leave_no_time_for_ticks_are_measured_too() {
+        let mut bucket = Bucket::default();
+        let mut flow = Flow::new(Rates { max: 0, min: 1000 }, &mut bucket, ms(0));
+        // Fast enough, for long: a pause after it is measured from the last chunk.
+        for at in 1..500 {
+            assert_eq!(flow.chunk(100, &mut bucket, ms(at * 40)), Ok(Chunk::Clear));
+        }
+        assert_eq!(flow.tick(&mut bucket, ms(20_500)), Ok(Chunk::Clear));
+        // A byte now and then does not count for a second.
+        let slow = (1..500).map(|n| flow.chunk(1, &mut bucket, ms(20_500 + n * 40)));
+        let slow: Result<Vec<_>, _> = slow.collect();
+        assert_eq!(slow, Err(Underflow));
+    }
+
+    #[test]
+    fn time_that_the_broker_takes_is_excused() {
+        let mut bucket = Bucket::default();
+        let mut flow = Flow::new(Rates { max: 0, min: 1000 }, &mut bucket, ms(0));
+        flow.excuse(ms(5000));
+        assert_eq!(flow.tick(&mut bucket, ms(5900)), Ok(Chunk::Clear));
+        assert_eq!(flow.tick(&mut bucket, ms(6000)), Err(Underflow));
     }
 
     #[test]
@@ -262,7 +302,7 @@ mod tests {
     fn a_lifted_maximum_clears_what_was_withheld() {
         let mut bucket = Bucket::default();
         let mut flow = Flow::new(Rates { max: 10, min: 1000 }, &mut bucket, ms(0));
-        assert_eq!(flow.chunk(1 << 20, &mut bucket), Chunk::Withheld);
+        assert_eq!(flow.chunk(1 << 20, &mut bucket, ms(0)), Ok(Chunk::Withheld));
         flow.lift_max();
         assert_eq!(flow.tick(&mut bucket, TICK), Ok(Chunk::Clear));
     }
@@ -281,7 +321,7 @@ mod tests {
                 let (flow, withheld) = &mut flows[stream];
                 let chunk = if *withheld == 0 {
                     *withheld = bytes;
-                    flow.chunk(bytes, &mut bucket)
+                    flow.chunk(bytes, &mut bucket, now).unwrap()
                 } else {
                     flow.tick(&mut bucket, now).unwrap()
                 };

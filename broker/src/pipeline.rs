@@ -66,6 +66,9 @@ fn print_id(id: &Id) -> String {
     format!("zone:{:?} suffix:{:?} ", id.zone, id.suffix)
 }
 
+/// Most content of one message to a peer.
+const CONTENT_BYTES_MAX: usize = 1 << 20;
+
 /// Opens streams to peers.
 pub trait PeerConnector: Send + Sync + 'static {
     /// Begins a Replicate stream to `id`, which the route of `header` has an endpoint of.
@@ -157,13 +160,19 @@ impl Scatter {
         });
     }
 
-    /// Sends content which follows `delta` uncommitted bytes. Blocks while a peer is behind.
-    pub(crate) fn content(&mut self, content: &Bytes, delta: i64) {
-        self.send(|_| ReplicateRequest {
-            content: content.clone(),
-            content_delta: delta,
-            ..ReplicateRequest::default()
-        });
+    /// Sends content which follows `delta` uncommitted bytes, in messages of their own size: what a client's message could
+    /// just hold, another message may not. Blocks while a peer is behind.
+    pub(crate) fn content(&mut self, content: &Bytes, mut delta: i64) {
+        if self.is_empty() {
+            return;
+        }
+        let mut rest = content.clone();
+        while !rest.is_empty() {
+            let content = rest.split_to(rest.len().min(CONTENT_BYTES_MAX));
+            let message = ReplicateRequest { content, content_delta: delta, ..ReplicateRequest::default() };
+            delta += i64::try_from(message.content.len()).expect("at most CONTENT_BYTES_MAX");
+            self.send(|_| message.clone());
+        }
     }
 
     fn send(&mut self, message: impl Fn(&Id) -> ReplicateRequest) {

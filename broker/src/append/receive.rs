@@ -63,15 +63,14 @@ impl Receiver<'_> {
                 Some(Part::Content(_)) if !self.may_carry_content => return Ok(Reception::NotAllowed),
                 Some(Part::Content(content)) => content,
             };
-            let chunk = flow.chunk(content.len(), &mut self.replica.bucket());
-            self.clear(&mut flow, chunk).await?;
+            self.take(&mut flow, content.len()).await?;
             if let Err(content) = buffer.push(content) {
                 let spill = move || buffer.spill(&content).map(|()| buffer);
                 buffer = self.tasks.spawn_blocking("spill append", spill).await?;
+                flow.excuse(self.replica.age(self.clock));
             }
         }
-        let chunk = flow.chunk(0, &mut self.replica.bucket());
-        self.clear(&mut flow, chunk).await?;
+        self.take(&mut flow, 0).await?;
         if self.next(stream, &mut flow).await?.is_some() {
             return Err(Failure::Stream("expected EOF after empty Content chunk".to_owned()));
         }
@@ -99,8 +98,9 @@ impl Receiver<'_> {
         }
     }
 
-    /// Waits until the chunk at hand is paid for.
-    async fn clear(&self, flow: &mut Flow, mut chunk: Chunk) -> Result<(), Failure> {
+    /// Counts a chunk, and waits until it is paid for.
+    async fn take(&self, flow: &mut Flow, bytes: usize) -> Result<(), Failure> {
+        let mut chunk = flow.chunk(bytes, &mut self.replica.bucket(), self.replica.age(self.clock))?;
         while chunk == Chunk::Withheld {
             tokio::select! {
                 biased;

@@ -20,11 +20,14 @@ use super::precondition::{Situation, Terms, Transition, Verdict, Wants, judge, m
 use super::receive::{self, CONTENT_REFUSED, Received, Receiver, Reception};
 use super::{assign, proxy, ready};
 use crate::flow::Rates;
-use crate::replica::{Head, IndexView, Job, Outcome, Replica, ReplicaDeps, Synchronised};
+use crate::replica::{AppendError, Head, IndexView, Job, Outcome, Replica, ReplicaDeps, Synchronised};
 use crate::resolver::{Resolution, ResolveArgs, Resolver};
 
 /// Content whose sum is taken in place rather than on a thread of its own, in bytes.
 const INLINE_SUM_BYTES_MAX: i64 = 64 << 10;
+
+/// Times that an append waits for a change after its replica has ended: about half a minute.
+const RETRIES_MAX: u32 = 11;
 
 /// Rates for every journal of a broker, in bytes per second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +86,7 @@ pub(super) struct Append<'a, S> {
     /// This append has begun a suspension, and completes it.
     roll_at_end: bool,
     backoff: Backoff,
+    retries: u32,
 }
 
 /// What follows a step of an append.
@@ -123,6 +127,7 @@ where
             sum: None,
             roll_at_end: false,
             backoff: Backoff::journal(),
+            retries: 0,
         }
     }
 
@@ -191,10 +196,7 @@ where
                 self.read_through = revision;
                 Ok(Step::Resolve)
             }
-            Synchronised::Closed => {
-                self.context.deps.clock.sleep(self.backoff.next()).await;
-                Ok(Step::Resolve)
-            }
+            Synchronised::Closed => self.resolve_later(at).await,
         }
     }
 
@@ -326,12 +328,23 @@ where
                 self.suspend(at, transition).await?;
                 Ok(Step::Resolve)
             }
-            Outcome::Resolve => {
-                self.context.deps.clock.sleep(self.backoff.next()).await;
-                Ok(Step::Resolve)
-            }
+            Outcome::Resolve => self.resolve_later(at).await,
             Outcome::Failed(error) => Err(error.into()),
         }
+    }
+
+    /// The replica has ended or lost its pipeline. Mostly a change of assignments is the cause, and about to show.
+    async fn resolve_later<T>(&mut self, at: &Resolution) -> Result<Step<T>, Failure> {
+        self.retries += 1;
+        if self.retries > RETRIES_MAX {
+            return Err(AppendError::Stopped.into());
+        }
+        tokio::select! {
+            biased;
+            () = at.invalidated.cancelled() => {}
+            () = self.context.deps.clock.sleep(self.backoff.next()) => {}
+        }
+        Ok(Step::Resolve)
     }
 
     async fn sum(&self, content: &Arc<Content>) -> Sum {

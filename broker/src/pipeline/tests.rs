@@ -79,6 +79,17 @@ fn peers_get_the_same_messages_and_only_the_first_has_a_header() {
     assert_eq!(scatter.failed(), None);
 }
 
+#[test]
+fn content_is_cut_into_messages_that_peers_take() {
+    let (mut scatter, _gather, mut far) = started();
+    let content = Bytes::from(vec![7; 2 * CONTENT_BYTES_MAX + 5]);
+    scatter.content(&content, 100);
+    let got = std::iter::from_fn(|| far[0].requests.try_recv().ok());
+    let got: Vec<_> = got.map(|message| (message.content_delta, message.content.len())).collect();
+    let step = CONTENT_BYTES_MAX as i64;
+    assert_eq!(got, [(100, CONTENT_BYTES_MAX), (100 + step, CONTENT_BYTES_MAX), (100 + 2 * step, 5)]);
+}
+
 #[tokio::test]
 async fn a_round_takes_one_response_of_each_peer_and_may_be_interrupted() {
     let (_scatter, mut gather, far) = started();
