@@ -312,7 +312,7 @@ fn run_allocator(
     let run = allocator::run(
         mirror.clone(),
         options.member.clone(),
-        Arc::new(BalancedSolver::default()),
+        Arc::new(BalancedSolver),
         options.clock.clone(),
         options.metrics.clone(),
         stop.clone(),

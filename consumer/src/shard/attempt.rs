@@ -10,14 +10,16 @@
 //! Whatever the outcome, when the attempt has ended its tasks are told to stop, the store is closed and its local files
 //! are gone.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use client::AppendService;
+use futures::FutureExt;
 use message::ClockSource;
 use proto::consumer::replica_status::Code;
 use proto::consumer::{Checkpoint, ReplicaStatus};
 use recoverylog::Recorder;
-use runtime::{OnError, TaskGroup};
+use runtime::{OnError, TaskGroup, panic_text};
 
 use super::core::{Attempt, Core, Shard};
 use super::failure::{Failure, is_fenced};
@@ -51,7 +53,9 @@ pub async fn run<A: Application>(
     };
     let Some(recovered) = standby.take_over(process, core, number).await? else { return Ok(()) };
     let directory = recovered.as_ref().map(|recovered| recovered.directory.clone());
-    let outcome = serve(process, core, number, tasks, recovered).await;
+    // A panic of the application ends this attempt, as an error would.
+    let outcome = AssertUnwindSafe(serve(process, core, number, tasks, recovered)).catch_unwind().await;
+    let outcome = outcome.unwrap_or_else(|panic| Err(Failure::panicked(&panic_text(&*panic))));
     if let Some(directory) = directory {
         recovery::remove(tasks, directory).await;
     }

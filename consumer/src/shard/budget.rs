@@ -2,7 +2,7 @@
 //!
 //! A failure is followed by a wait that grows with each failure in a row. A shard that served for [`HEALTHY_AFTER`]
 //! starts anew. Once all waits were used in a row the shard stays failed until its assignment is replaced, as a
-//! cause which survives so many attempts needs a human.
+//! cause which lasts through half an hour of attempts needs a human.
 
 use std::time::Duration;
 
@@ -16,6 +16,12 @@ const WAITS: &[Duration] = &[
     Duration::from_secs(10),
     Duration::from_secs(30),
     Duration::from_secs(60),
+    Duration::from_secs(120),
+    Duration::from_secs(300),
+    Duration::from_secs(300),
+    Duration::from_secs(300),
+    Duration::from_secs(300),
+    Duration::from_secs(300),
 ];
 
 /// What follows a failure.

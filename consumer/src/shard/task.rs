@@ -4,11 +4,9 @@
 //! starts from the last commit. A shard which was *fenced* is not started again: another process is its primary now, and
 //! what this one believes of it is of the past.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use futures::FutureExt;
-use runtime::{BoxError, panic_text};
+use runtime::BoxError;
 
 use super::attempt;
 use super::budget::{Budget, Restart};
@@ -31,12 +29,11 @@ async fn supervise<A: Application>(process: &SharedProcess<A>, core: &Arc<Core>)
     for number in 1.. {
         let began = process.clock.now();
         let tasks = core.tasks.child("attempt");
-        let run = AssertUnwindSafe(attempt::run(process, core, number, &tasks)).catch_unwind().await;
+        let run = attempt::run(process, core, number, &tasks).await;
         tasks.cancel();
         if let Err(error) = tasks.join().await {
             tracing::debug!(shard = %core.id, %error, "a task of the shard ended with an error");
         }
-        let run = run.unwrap_or_else(|panic| Err(Failure::panicked(&panic_text(&*panic))));
         let Err(failure) = run else { return };
         if core.is_ceding() && !process.lease_lost.is_cancelled() {
             // A primary which moves may be fenced before its last transaction is durable: that starts over elsewhere.

@@ -96,7 +96,7 @@ impl<A: Application> Driver<'_, A> {
     /// message does.
     fn poll(&mut self, wants: &Wants) -> Result<Option<Ready<A::Message>>, LoopError> {
         self.turn = self.turn.wrapping_add(1);
-        if self.turn % LOOK_EVERY == 0
+        if self.turn.is_multiple_of(LOOK_EVERY)
             && let Some(ready) = self.poll_others(wants)?
         {
             return Ok(Some(ready));

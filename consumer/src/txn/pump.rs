@@ -4,6 +4,7 @@
 //! source is kept; between sources it is that of arrival. A source which cannot be read ends the loop with its error.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -12,7 +13,7 @@ use futures::FutureExt;
 use message::{Envelope, Message};
 use proto::consumer::{Checkpoint, ShardSpec};
 use proto::protocol::ReadRequest;
-use runtime::{BoxError, OnError, TaskGroup};
+use runtime::{BoxError, OnError, TaskGroup, panic_text};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Journal bytes of messages which a shard reads ahead. A single larger message is read all the same.
@@ -117,12 +118,16 @@ impl<M: Message> Sources<M> {
                 messages_max: BATCH_MESSAGES_MAX.min(ahead as usize),
                 write_heads: write_heads.clone(),
             };
-            let token = tasks.token().clone();
+            let (token, failed) = (tasks.token().clone(), sender.clone());
             tasks.spawn(&format!("read {}", source.journal), OnError::Log, async move {
                 tokio::select! {
                     biased;
                     () = token.cancelled() => {}
-                    () = pump.run() => {}
+                    // A panic while decoding fails the shard, which would otherwise wait for ever.
+                    ran = AssertUnwindSafe(pump.run()).catch_unwind() => if let Err(panic) = ran {
+                        let text = format!("panicked: {}", panic_text(&*panic));
+                        drop(failed.send(Err(text.into())).await);
+                    }
                 }
                 Ok(())
             });

@@ -1,5 +1,7 @@
 //! Shards from assignment to hand-over, over a broker in this process.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
 mod app;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! A chunker over two members of the summer's group, one of which is killed half-way: every sum is right, and comes once.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -682,7 +682,7 @@ impl Model {
         match self.core.step(self.now, event).unwrap() {
             Effect::None | Effect::RaisePrior | Effect::RaiseNow => false,
             Effect::Begin(trigger) => self.happen(Event::Began(trigger), luck),
-            Effect::Process(_) if luck % 7 == 0 && self.core.running.messages > 0 => {
+            Effect::Process(_) if luck.is_multiple_of(7) && self.core.running.messages > 0 => {
                 self.happen(Event::Deferred, luck)
             }
             Effect::Process(_) => {
