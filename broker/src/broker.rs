@@ -32,7 +32,6 @@ use crate::read::ReadContext;
 use crate::replica::{ReplicaDeps, ReplicaParts};
 use crate::resolver::Resolver;
 use crate::service::{JournalService, Shell};
-use crate::spool::OsDisk;
 
 /// Open requests may go on for this long once the broker leaves.
 const SERVER_DRAIN: Duration = Duration::from_secs(15);
@@ -386,7 +385,7 @@ fn replica_deps(
         tasks: tasks.child("replicas"),
         stores: stores.clone(),
         metrics: options.metrics.clone(),
-        disk: Arc::new(OsDisk),
+        disk: Arc::clone(&options.disk),
         data_dir: data_dir.path().to_owned(),
         durability: options.durability,
     })

@@ -4,6 +4,7 @@
 //! 8080, and stores fragments below its data directory. With it, defaults are those of a Gazette broker.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use keyspace::KeyPrefix;
@@ -12,7 +13,7 @@ use runtime::config::{ConfigError, DebugArgs, EtcdArgs, LogArgs, is_set, parse_d
 use runtime::{Clock, Entropy, Metrics, grpc};
 
 use crate::key_space::DEFAULT_PREFIX;
-use crate::spool::Durability;
+use crate::spool::{Durability, OsDisk, SpoolDisk};
 
 /// Where a broker that embeds etcd listens.
 const EMBEDDED_HOST: &str = "127.0.0.1";
@@ -305,6 +306,8 @@ pub struct BrokerOptions {
     pub entropy: Entropy,
     /// Metrics.
     pub metrics: Metrics,
+    /// The file system of spools.
+    pub disk: Arc<dyn SpoolDisk>,
 }
 
 /// The options cannot be used.
@@ -349,6 +352,7 @@ impl BrokerOptions {
             clock: Clock::system(),
             entropy: Entropy::system(),
             metrics: Metrics::new(),
+            disk: Arc::new(OsDisk),
         }
     }
 
@@ -390,6 +394,7 @@ impl BrokerOptions {
             clock: Clock::system(),
             entropy: Entropy::system(),
             metrics: Metrics::with_process(),
+            disk: Arc::new(OsDisk),
         })
     }
 }

@@ -41,7 +41,7 @@ pub use broker::Broker;
 pub use config::{BrokerConfig, BrokerOptions, EtcdChoice, OptionsError, ServeArgs};
 pub use data_dir::DataDirError;
 pub use serve::serve;
-pub use spool::Durability;
+pub use spool::{DiskFile, Durability, OsDisk, SpoolDisk};
 
 /// The pure core of appends, for benchmarks.
 #[doc(hidden)]

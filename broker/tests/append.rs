@@ -2,8 +2,14 @@
 
 mod support;
 
+use std::ffi::OsString;
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use broker::{DiskFile, Durability, OsDisk, SpoolDisk};
 use bytes::Bytes;
 use futures::future::{join, join_all};
 use futures::stream;
@@ -400,6 +406,112 @@ async fn concurrent_appends_are_each_there_once_at_their_own_offset() {
     // Whoever appends in turn is served in turn.
     assert!(spans.chunks(8).all(|own| own.windows(2).all(|pair| pair[0].0.end <= pair[1].0.begin)));
     fixture.stop().await;
+}
+
+/// The operating system's disk, with as much space as a test leaves it.
+#[derive(Debug, Clone, Default)]
+struct SmallDisk {
+    is_full: Arc<AtomicBool>,
+}
+
+struct SmallFile {
+    file: Arc<dyn DiskFile>,
+    disk: SmallDisk,
+}
+
+impl SmallDisk {
+    fn file(&self, file: io::Result<Arc<dyn DiskFile>>) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(SmallFile { file: file?, disk: self.clone() }))
+    }
+}
+
+impl SpoolDisk for SmallDisk {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        OsDisk.create_dir_all(dir)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        OsDisk.list(dir)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.file(OsDisk.create(path))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.file(OsDisk.open(path))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        OsDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        OsDisk.remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        OsDisk.sync_dir(dir)
+    }
+}
+
+impl DiskFile for SmallFile {
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        self.file.read_at(buffer, at)
+    }
+
+    fn write_at(&self, buffers: &[IoSlice<'_>], at: u64) -> io::Result<usize> {
+        match self.disk.is_full.load(Ordering::SeqCst) {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => self.file.write_at(buffers, at),
+        }
+    }
+
+    fn truncate(&self, length: u64) -> io::Result<()> {
+        self.file.truncate(length)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        self.file.length()
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_appends_with_the_files_name_and_nothing_else() {
+    for durability in [Durability::Process, Durability::Disk] {
+        let disk = SmallDisk::default();
+        let mut fixture = Fixture::start_in(tempfile::tempdir().unwrap(), |options| {
+            options.disk = Arc::new(disk.clone());
+            options.durability = durability;
+        })
+        .await;
+        fixture.create(journal(NAME)).await;
+        fixture.append(NAME, b"before").await;
+        fixture.append(NAME, b"and").await;
+        disk.is_full.store(true, Ordering::SeqCst);
+        let error = error_of(&fixture, vec![opening(), chunk(b"lost"), commit()]).await;
+        assert!(
+            error.starts_with("writing content to ") && error.ends_with("0001.spool: no storage space"),
+            "{error}"
+        );
+        let large = vec![7; 3 << 20];
+        let error = error_of(&fixture, vec![opening(), chunk(&large), chunk(&large), commit()]).await;
+        assert!(error.starts_with("append stream: spilling append content into "), "{error}");
+        assert_eq!(
+            send(&fixture, vec![opening(), commit()]).await.unwrap().status(),
+            Status::Ok,
+            "a barrier"
+        );
+        assert_eq!(read(&mut fixture).await, b"beforeand");
+        disk.is_full.store(false, Ordering::SeqCst);
+        assert_eq!(fixture.append(NAME, b"after").await.commit.unwrap().begin, 9);
+        assert_eq!(read(&mut fixture).await, b"beforeandafter");
+        fixture.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The seam between spools and the file system.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 ///
 /// An implementation may fail any call, with these bounds on what a failed call has done: a write may have written any
 /// part of its bytes; everything else has happened or has not.
-pub trait SpoolDisk: Send + Sync + 'static {
+pub trait SpoolDisk: fmt::Debug + Send + Sync + 'static {
     /// Creates `dir` and what is missing above it.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
     /// Names within `dir`, in any order; none if there is no such directory.

@@ -91,6 +91,12 @@ pub(crate) struct ImageDisk {
     released: Arc<Condvar>,
 }
 
+impl std::fmt::Debug for ImageDisk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ImageDisk")
+    }
+}
+
 struct ImageFile {
     disk: ImageDisk,
     id: usize,
