@@ -15,6 +15,7 @@ use crate::fsm::{ApplyError, Fsm, Span};
 use crate::op::{Action, FRAME_BYTES_MAX, Fnode, Op};
 use crate::path;
 use crate::play_error::{BrokenChain, Doubt, PlayError};
+use crate::step::{FileOp, Step};
 use bytes::{Buf, Bytes, BytesMut};
 use message::{Split, fixed};
 use proto::JournalName;
@@ -22,49 +23,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Most hand-offs which are appended to win one: each lost one has fenced all older recorders, so few are needed.
 const HANDOFFS_MAX: u32 = 100;
-
-/// What the driver does next.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Read bytes of `log` from `offset`, and report them with [`Playback::on_chunk`].
-    Read {
-        /// The log to read.
-        log: JournalName,
-        /// Where to go on, in bytes.
-        offset: i64,
-        /// Whether to wait for bytes. Otherwise report the lack of them with [`Playback::on_head`].
-        blocking: bool,
-    },
-    /// Append `frame` to `log` with the fence of `author`, and report its end with [`Playback::on_injected`].
-    Inject {
-        /// The log to append to.
-        log: JournalName,
-        /// Who takes the fence.
-        author: Author,
-        /// A sequenced operation which does nothing.
-        frame: Bytes,
-    },
-    /// All files are as they should be: [`Playback::into_fsm`] says under which paths.
-    Complete,
-}
-
-/// A file operation to re-enact.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FileOp {
-    /// An empty file which did not exist.
-    Create(Fnode),
-    /// Bytes of a file.
-    Write {
-        /// The file.
-        fnode: Fnode,
-        /// Where in the file, in bytes.
-        offset: u64,
-        /// What is written.
-        data: Bytes,
-    },
-    /// The end of a file.
-    Remove(Fnode),
-}
 
 /// When to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,7 +153,7 @@ impl Playback {
     }
 
     /// What to do next.
-    pub fn next(&mut self) -> Result<Step, PlayError> {
+    pub fn next_step(&mut self) -> Result<Step, PlayError> {
         self.seek_to_hint(&mut Bytes::new());
         let (offset, head) = (self.read_offset(), self.head_of(&self.reading));
         if let Some(segment) = self.fsm.hinted_segments().next() {

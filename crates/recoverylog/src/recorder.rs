@@ -9,14 +9,18 @@
 //! the directory holds. A store must take any error as a failure of its disk; it may count an operation as durable only
 //! after a barrier behind it succeeded.
 
+mod state;
+
 use crate::op::Fnode;
 use crate::path;
+use crate::record_error::RecordError;
 use crate::recording::{Recording, RecordingError, complete_hints, is_property};
 use crate::{Author, Fsm};
-use client::{AppendFuture, AppendService, AppendSlot, OpError, OpFuture};
+use client::{AppendFuture, AppendService, OpError, OpFuture};
+use proto::JournalName;
 use proto::protocol::AppendRequest;
 use proto::recoverylog::FsmHints;
-use proto::{Invalid, JournalName};
+use state::State;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -27,104 +31,6 @@ const BUFFERED_BYTES_MAX: u64 = 256 << 20;
 
 /// Most bytes of a file which is kept as a property.
 const PROPERTY_BYTES_MAX: u64 = 64 << 10;
-
-/// Why a recorder cannot go on.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum RecordError {
-    /// Another process took over the log. This one must stop.
-    #[error(
-        "recorder {author} of {log} is fenced, since another process took over the recovery log: {cause}"
-    )]
-    Fenced {
-        /// The log.
-        log: JournalName,
-        /// Who recorded.
-        author: Author,
-        /// The refused append.
-        #[source]
-        cause: OpError,
-    },
-    /// An append to the log failed.
-    #[error("recording to {log}: {cause}")]
-    Append {
-        /// The log.
-        log: JournalName,
-        /// The failed append.
-        #[source]
-        cause: OpError,
-    },
-    /// The log was seen to be longer than it is now.
-    #[error("{log} ended at {head} and now has an append at {begin}..{end}; possible data loss")]
-    WentBack {
-        /// The log.
-        log: JournalName,
-        /// Where it ended.
-        head: i64,
-        /// Where the newer append begins.
-        begin: i64,
-        /// Where it ends.
-        end: i64,
-    },
-    /// The operation contradicts what was recorded.
-    #[error("recording to {log}: {cause}")]
-    Operation {
-        /// The log.
-        log: JournalName,
-        /// What is wrong.
-        #[source]
-        cause: RecordingError,
-    },
-    /// A path is outside of the directory, or the directory is none.
-    #[error("recording: {0}")]
-    Path(#[from] Invalid),
-    /// A file which is kept as a property cannot be read.
-    #[error("reading property {path:?}: {cause}")]
-    Property {
-        /// The local file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        cause: Arc<io::Error>,
-    },
-    /// There are no hints yet which a reader would accept: nothing was recorded in this log so far.
-    #[error("{log} holds no operation of a live file yet, so there are no hints")]
-    NoHintsYet {
-        /// The log.
-        log: JournalName,
-    },
-}
-
-impl RecordError {
-    /// Whether another process took over the log.
-    pub fn is_fenced(&self) -> bool {
-        matches!(self, RecordError::Fenced { .. })
-    }
-
-    fn of_append(recording: &Recording, cause: OpError) -> RecordError {
-        let log = recording.log().clone();
-        match cause.is_fenced() {
-            true => RecordError::Fenced { log, author: recording.author(), cause },
-            false => RecordError::Append { log, cause },
-        }
-    }
-}
-
-/// A started append and the operations that are committed with it.
-#[derive(Clone)]
-struct Watched {
-    append: AppendFuture,
-    through_seq_no: i64,
-}
-
-struct State {
-    recording: Recording,
-    /// The oldest append of which the outcome is not known, among those that are watched.
-    oldest: Option<Watched>,
-    /// The last append. Appends end in order, so these two tell all that there is to know.
-    newest: Option<Watched>,
-    failure: Option<RecordError>,
-    frames: Vec<u8>,
-}
 
 struct Inner {
     dir: PathBuf,
@@ -169,8 +75,8 @@ impl Recorder {
             recording.on_committed(recording.last_seq_no(), end);
         }
         let request = AppendRequest { check_registers: Some(author.check_fence()), ..plain };
-        let state = State { recording, oldest: None, newest: None, failure: None, frames };
-        let inner = Inner { dir, log, author, request, appends, state: Mutex::new(state) };
+        let state = Mutex::new(State::new(recording));
+        let inner = Inner { dir, log, author, request, appends, state };
         Ok(Recorder { inner: Arc::new(inner) })
     }
 
@@ -322,69 +228,6 @@ impl Recorder {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// Learns from appends which ended.
-    fn observe(&mut self) {
-        while let Some(result) = self.oldest.as_ref().and_then(|watched| watched.append.try_result()) {
-            let Some(watched) = self.oldest.take() else { return };
-            self.oldest = self.newest.take();
-            match result {
-                Ok(response) => {
-                    let (begin, end) =
-                        response.commit.as_ref().map_or((0, 0), |commit| (commit.begin, commit.end));
-                    self.committed(watched.through_seq_no, begin, end);
-                }
-                Err(cause) => drop(self.fail_append(cause)),
-            }
-        }
-    }
-
-    fn committed(&mut self, through_seq_no: i64, begin: i64, end: i64) {
-        let head = self.recording.write_head();
-        // Appends of one batch have one answer, so an answer may be seen again.
-        if end < head || (begin < head && end != head) {
-            let log = self.recording.log().clone();
-            self.fail(RecordError::WentBack { log, head, begin, end });
-        }
-        self.recording.on_committed(through_seq_no, end);
-    }
-
-    fn check(&mut self) -> Result<(), RecordError> {
-        self.observe();
-        self.failure.clone().map_or(Ok(()), Err)
-    }
-
-    /// Releases an append, and watches it.
-    fn watch(&mut self, slot: AppendSlot) -> AppendFuture {
-        let append = slot.release();
-        let watched = Watched { append: append.clone(), through_seq_no: self.recording.last_seq_no() };
-        match self.oldest {
-            None => self.oldest = Some(watched),
-            Some(_) => self.newest = Some(watched),
-        }
-        append
-    }
-
-    /// Fails the recorder, if it has not failed before, and returns why it did.
-    fn fail(&mut self, error: RecordError) -> RecordError {
-        self.failure.get_or_insert(error).clone()
-    }
-
-    fn fail_append(&mut self, cause: OpError) -> RecordError {
-        let error = RecordError::of_append(&self.recording, cause);
-        if self.failure.is_none() {
-            tracing::warn!(%error, "recorder failed");
-        }
-        self.fail(error)
-    }
-}
-
-impl From<RecordError> for OpError {
-    fn from(error: RecordError) -> OpError {
-        OpError::failed(error)
     }
 }
 

@@ -2,8 +2,9 @@
 
 use crate::Fsm;
 use crate::play_error::PlayError;
-use crate::playback::{FileOp, Playback, Step};
+use crate::playback::Playback;
 use crate::staging::{Staging, remove_all};
+use crate::step::{FileOp, Step};
 use bytes::Bytes;
 use proto::JournalName;
 use proto::recoverylog::FsmHints;
@@ -35,7 +36,7 @@ pub(crate) fn drive(
     playback.on_heads(logs.iter().map(|(name, log)| (name.clone(), log.len() as i64)).collect())?;
     playback.finish_at_write_head();
     loop {
-        match playback.next()? {
+        match playback.next_step()? {
             Step::Complete => return Ok(playback.into_fsm()),
             Step::Inject { .. } => unreachable!("no hand-off was asked for"),
             Step::Read { log, offset, .. } => {

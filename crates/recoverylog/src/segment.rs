@@ -123,10 +123,9 @@ impl SegmentSet {
     pub fn add(&mut self, segment: Segment) -> Result<(), SegmentError> {
         let at = self.segments.partition_point(|s| !comes_first(&segment, s));
         let (mut begin, mut end, mut merged) = (at, at, segment);
-        if let Some(before) = at.checked_sub(1)
-            && let Reduced::Merged(both) = reduce(&self.segments[before], &merged)?
-        {
-            (begin, merged) = (before, both);
+        while begin > 0 {
+            let Reduced::Merged(both) = reduce(&self.segments[begin - 1], &merged)? else { break };
+            (begin, merged) = (begin - 1, both);
         }
         while end < self.segments.len() {
             let Reduced::Merged(both) = reduce(&merged, &self.segments[end])? else { break };

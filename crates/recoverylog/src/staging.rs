@@ -3,10 +3,11 @@
 //! Blocking file system calls, for a thread which may block. The directory is the player's own: it is wiped at the start
 //! and removed on failure. Names in it come from sequence numbers, or from paths which were checked.
 
+use crate::Fsm;
 use crate::op::Fnode;
 use crate::path::{self, STAGING_DIR};
 use crate::play_error::PlayError;
-use crate::{Fsm, playback::FileOp};
+use crate::step::FileOp;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

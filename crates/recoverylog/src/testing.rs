@@ -1,9 +1,9 @@
 //! What the tests of this crate share: logs made up in memory.
 
 use crate::op::{Fnode, Op};
-use crate::playback::FileOp;
 use crate::recording::Recording;
 use crate::replay::drive;
+use crate::step::FileOp;
 use crate::{Author, Fsm, PlayError, Playback};
 use bytes::Bytes;
 use message::{Split, fixed};

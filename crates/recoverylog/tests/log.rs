@@ -1,5 +1,7 @@
 //! Recorders and players over a broker in memory.
 
+#![allow(clippy::unwrap_used, reason = "only tests use it")]
+
 use client::testing::{Fault, StubBroker};
 use client::{AppendService, ClientOptions, JournalClient, OpError, OpFuture};
 use proto::JournalName;
@@ -251,6 +253,25 @@ async fn a_failed_dependency_fails_the_recorder() {
     let error = recorded.sync().await.unwrap_err();
     assert!(matches!(error, RecordError::Append { .. }) && !error.is_fenced(), "{error}");
     assert!(recorded.create("file").is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_recorder_fails_rather_than_waits() {
+    let world = World::new().await;
+    let author = author(1);
+    let played = world.taken_over(&no_hints(), "dir", author).await;
+    let tasks = world.tasks.child("cancelled");
+    let appends = AppendService::new(world.client.clone(), tasks.clone());
+    let recorder =
+        Recorder::start(played.fsm, author, played.dir.clone(), journal(LOG), appends).await.unwrap();
+    let recorded = Recorded { recorder, dir: played.dir };
+
+    world.broker.fault_append(Fault::Hold(Arc::new(Semaphore::new(0))));
+    recorded.create("file").unwrap();
+    let (synced, ()) = tokio::join!(recorded.sync(), async { tasks.cancel() });
+    let error = synced.unwrap_err();
+    assert!(matches!(&error, RecordError::Append { cause, .. } if cause.is_cancelled()), "{error}");
+    assert!(recorded.create("other").is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]

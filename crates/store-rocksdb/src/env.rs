@@ -217,6 +217,3 @@ unsafe extern "C" fn file_drop<F: ObservedFile>(file: *mut c_void) {
         Ok(())
     });
 }
-
-#[cfg(test)]
-mod tests;

@@ -9,7 +9,7 @@ use recoverylog::{Fnode, RecordError, Recorder};
 use std::path::Path;
 
 /// An observer which records.
-pub(crate) struct Recording {
+pub(crate) struct RecordingObserver {
     recorder: Recorder,
 }
 
@@ -30,9 +30,9 @@ enum Kind {
     Foreign,
 }
 
-impl Recording {
-    pub(crate) fn new(recorder: Recorder) -> Recording {
-        Recording { recorder }
+impl RecordingObserver {
+    pub(crate) fn new(recorder: Recorder) -> RecordingObserver {
+        RecordingObserver { recorder }
     }
 
     fn kind(&self, path: &Path) -> Kind {
@@ -61,7 +61,7 @@ impl Recording {
     }
 }
 
-impl Observer for Recording {
+impl Observer for RecordingObserver {
     type File = RecordedFile;
 
     fn create(&self, path: &Path) -> Result<RecordedFile, Refused> {

@@ -2,7 +2,7 @@
 
 use crate::env::observed_env;
 use crate::keys::{self, MarkError};
-use crate::observer::Recording;
+use crate::observer::RecordingObserver;
 use crate::overlay::{Changes, Entry, Overlay};
 use client::{AppendFuture, OpError, OpFuture};
 use consumer::Store;
@@ -92,7 +92,8 @@ impl RocksStore {
         let open = move || {
             let mut options = Options::default();
             configure(&mut options);
-            let mut env = observed_env(Recording::new(recorder.clone())).ok_or(StoreError::NoEnvironment)?;
+            let mut env =
+                observed_env(RecordingObserver::new(recorder.clone())).ok_or(StoreError::NoEnvironment)?;
             env.set_background_threads(BACKGROUND_THREADS);
             env.set_high_priority_background_threads(BACKGROUND_THREADS);
             options.set_env(&env);

@@ -67,11 +67,14 @@ fn invalid_segments_are_refused() {
     }
 }
 
+/// Name, two segments, and what they reduce to: one, or nothing because they are apart; or the rule which they break.
+type Case = (&'static str, Short, Short, Result<Option<Short>, &'static str>);
+
 #[test]
 fn reductions_are_symmetric_and_follow_the_table() {
     const A: Short = (1, 2, 7, 200, 701, 0x22, "A");
     let apart = Ok(None);
-    let cases: [(&str, Short, Short, Result<Option<Short>, &str>); 18] = [
+    let cases: [Case; 18] = [
         ("overlap", A, (1, 4, 9, 400, 901, 0x44, "A"), Ok(Some((1, 2, 9, 200, 901, 0x22, "A")))),
         ("first offset falls", A, (1, 4, 9, 100, 901, 0x44, "A"), Err("expected monotonic FirstOffset")),
         ("last offset falls", A, (1, 4, 9, 400, 700, 0x44, "A"), Err("expected monotonic LastOffset")),
