@@ -1,7 +1,7 @@
 # What a newcomer needs: `make demo` and `make test`. `make help` lists the rest.
 
-STREAMS ?= 120
-CHUNKS ?= 40
+STREAMS ?= 1200
+CHUNKS ?= 100
 WORKERS ?= 4
 export COURANT_CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/courant
 

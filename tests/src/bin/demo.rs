@@ -168,11 +168,18 @@ impl Watch {
         };
     }
 
-    fn show(&self, rate: f64) {
-        self.bar.set_position(self.progress.verified);
-        let shards = self.shards_up;
-        self.bar
-            .set_message(format!("{rate:.0} chunks/s, {shards}/{SHARDS} shards up, {} kills", self.kills));
+    fn show(&mut self, rate: f64) {
+        let verified = self.progress.verified;
+        let message =
+            format!("{rate:.0} chunks/s, {}/{SHARDS} shards up, {} kills", self.shards_up, self.kills);
+        self.bar.set_position(verified);
+        // Without a terminal: a line for every tenth of the streams.
+        let tenths = verified * 10 / self.streams;
+        if self.bar.is_hidden() && tenths > self.shown {
+            self.shown = tenths;
+            eprintln!("demo: {verified}/{} streams verified, {message}", self.streams);
+        }
+        self.bar.set_message(message);
     }
 
     fn say(&self, what: &str) {
