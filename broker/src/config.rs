@@ -127,9 +127,6 @@ pub struct BrokerConfig {
         default_value_t = 9
     )]
     pub max_replication: u32,
-    /// Suspend journals which are idle.
-    #[arg(id = "broker.auto-suspend", long = "broker.auto-suspend", env = "BROKER_AUTO_SUSPEND")]
-    pub auto_suspend: bool,
     /// How long changes of etcd are gathered before they are acted upon.
     #[arg(id = "broker.watch-delay", long = "broker.watch-delay", env = "BROKER_WATCH_DELAY",
         value_name = "DURATION", default_value = "30ms", value_parser = parse_duration)]
@@ -211,6 +208,9 @@ pub struct UnsupportedArgs {
         value_name = "ORIGIN"
     )]
     pub allow_origin: Vec<String>,
+    /// Suspend journals which are idle (not supported yet).
+    #[arg(id = "broker.auto-suspend", long = "broker.auto-suspend", env = "BROKER_AUTO_SUSPEND")]
+    pub auto_suspend: bool,
 }
 
 impl UnsupportedArgs {
@@ -224,6 +224,7 @@ impl UnsupportedArgs {
             ("broker.peer-ca-file", is_set(&self.peer_ca_file)),
             ("broker.auth-keys", self.auth_keys.as_deref().is_some_and(|k| !k.is_empty())),
             ("broker.allow-origin", self.allow_origin.iter().any(|o| !o.is_empty())),
+            ("broker.auto-suspend", self.auto_suspend),
         ])
     }
 }
@@ -286,8 +287,6 @@ pub struct BrokerOptions {
     pub max_append_rate: u32,
     /// Least bytes per second of a client.
     pub min_append_rate: u32,
-    /// Whether idle journals are suspended.
-    pub auto_suspend: bool,
     /// Directory of `file://` stores.
     pub file_root: Option<PathBuf>,
     /// Whether every store is a `file://` one.
@@ -342,7 +341,6 @@ impl BrokerOptions {
             max_replication: 9,
             max_append_rate: 0,
             min_append_rate: 65536,
-            auto_suspend: false,
             file_root: None,
             file_only: false,
             max_message_bytes: grpc::MAX_MESSAGE_RECV_SERVER,
@@ -384,7 +382,6 @@ impl BrokerOptions {
             max_replication: broker.max_replication,
             max_append_rate: broker.max_append_rate,
             min_append_rate: broker.min_append_rate,
-            auto_suspend: broker.auto_suspend,
             file_root: broker.file_root.filter(|root| !root.as_os_str().is_empty()),
             file_only: broker.file_only,
             max_message_bytes: broker.max_grpc_recv_size,
