@@ -9,7 +9,7 @@ what=${1:-build}
 
 command -v cargo >/dev/null || { echo "setup: cargo is missing: install Rust from https://rustup.rs first" >&2; exit 1; }
 
-declare -A why
+declare -A why=()
 need() { # PACKAGE REASON
   why[$1]=$2
 }
