@@ -51,7 +51,8 @@ if [ ${#why[@]} -gt 0 ]; then
   packages=()
   for package in "${!why[@]}"; do
     if [ "$package" = libclang ]; then
-      version=$(apt-cache pkgnames libclang1- | grep -xE 'libclang1-[0-9]+' | sort -t- -k2 -n | tail -1 | cut -d- -f2)
+      # The version which this release of Debian takes as its default.
+      version=$(apt-cache depends libclang-dev | grep -oE 'libclang-[0-9]+-dev' | head -1 | tr -dc 0-9)
       packages+=("libclang1-$version" "libclang-common-$version-dev")
     else
       packages+=("$package")
