@@ -154,7 +154,7 @@ impl Owner {
 
     /// Starts a sync of everything written, unless one is under way.
     fn begin_sync(&mut self) {
-        if self.syncing.is_some() || !self.ledger.awaits_sync() {
+        if self.syncing.is_some() || !self.ledger.lacks_sync() {
             return;
         }
         let mut files: Vec<LocalFile> = Vec::new();

@@ -155,7 +155,7 @@ impl Owner {
             () = stopped.cancelled() => Event::Stopped,
             worked = finished(&mut self.work) => Event::Worked(worked),
             synced = finished(&mut self.syncing) => Event::Synced(synced),
-            outcome = self.gather.acknowledged(), if self.ledger.awaits_acknowledgement() => {
+            outcome = self.gather.acknowledged(), if self.ledger.lacks_acknowledgement() => {
                 Event::Acknowledged(outcome)
             }
             received = self.inbox.recv_many(batch, room), if room > 0 && self.farewell.is_none() => match received {

@@ -35,12 +35,12 @@ impl<T> Ledger<T> {
     }
 
     /// Whether groups wait for a sync.
-    pub(super) fn awaits_sync(&self) -> bool {
+    pub(super) fn lacks_sync(&self) -> bool {
         self.synced < self.written
     }
 
     /// Whether groups wait for acknowledgements.
-    pub(super) fn awaits_acknowledgement(&self) -> bool {
+    pub(super) fn lacks_acknowledgement(&self) -> bool {
         self.acknowledged < self.written
     }
 
@@ -72,7 +72,7 @@ impl<T> Ledger<T> {
 
     /// All replicas acknowledged one more group.
     pub(super) fn on_acknowledged(&mut self) {
-        assert!(self.awaits_acknowledgement(), "only what was written is acknowledged");
+        assert!(self.lacks_acknowledgement(), "only what was written is acknowledged");
         self.acknowledged += 1;
     }
 
@@ -131,7 +131,7 @@ mod tests {
         ledger.write("b");
         ledger.on_acknowledged();
         assert_eq!(ledger.abandon(), ["a", "b"]);
-        assert!(!ledger.awaits_sync() && !ledger.awaits_acknowledgement());
+        assert!(!ledger.lacks_sync() && !ledger.lacks_acknowledgement());
         ledger.on_synced(1);
         assert_eq!(ledger.unsettled(), 0);
     }
