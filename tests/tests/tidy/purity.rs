@@ -13,6 +13,7 @@ const PURE: &[&str] = &[
     "broker/src/local_set.rs",
     "broker/src/pipeline/sync.rs",
     "broker/src/read/core.rs",
+    "broker/src/replica/settle.rs",
     "broker/src/resolution.rs",
     "consumer/src/drain.rs",
     "consumer/src/hints/pick.rs",
