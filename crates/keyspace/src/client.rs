@@ -14,6 +14,7 @@ use etcd_client::{
 };
 use proto::Revision;
 use runtime::backoff::Backoff;
+use runtime::grpc::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
 use runtime::{Clock, TaskGroup};
 use tonic::Code;
 use tonic::transport::Endpoint;
@@ -276,6 +277,10 @@ fn channel(address: &str, lease_ttl: Duration) -> Result<tonic::transport::Chann
             .map_err(|e| invalid(runtime::grpc::chain_text(&e)))?
             .connect_timeout((lease_ttl / 4).clamp(Duration::from_millis(500), Duration::from_secs(5)))
             .tcp_nodelay(true)
+            // HTTP/2 closes a connection on which many small messages wait, as those of watches may for a moment. How
+            // many is "many" follows from the window.
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .http2_keep_alive_interval(lease_ttl / 4)
             .keep_alive_timeout(lease_ttl / 4)
             .keep_alive_while_idle(true);

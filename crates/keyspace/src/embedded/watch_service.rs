@@ -67,6 +67,8 @@ struct Watch {
     progress_notify: bool,
     /// Whether it was told anything since the last progress notification.
     told: bool,
+    /// Whether it was told that what it asks for is compacted. It keeps its id until the client cancels it.
+    ended: bool,
 }
 
 struct Session {
@@ -129,8 +131,8 @@ impl Session {
             return;
         }
         let newest = self.store.revision();
-        let mut compacted = Vec::new();
-        for (id, watch) in self.watches.iter_mut().filter(|(_, watch)| watch.next <= newest) {
+        let behind = |watch: &Watch| watch.next <= newest && !watch.ended;
+        for (id, watch) in self.watches.iter_mut().filter(|(_, watch)| behind(watch)) {
             match self.store.events(&watch.spec, watch.next, RESPONSE_BYTES) {
                 Caught::Up { events, next } => {
                     watch.next = next;
@@ -146,7 +148,7 @@ impl Session {
                     }
                 }
                 Caught::Compacted(revision) => {
-                    compacted.push(*id);
+                    watch.ended = true;
                     self.outbox.push_back(pb::PbWatchResponse {
                         header: self.etcd.header(0),
                         watch_id: *id,
@@ -156,9 +158,6 @@ impl Session {
                     });
                 }
             }
-        }
-        for id in compacted {
-            self.watches.remove(&id);
         }
     }
 
@@ -175,7 +174,8 @@ impl Session {
                     prev_kv: create.prev_kv,
                 };
                 let next = if create.start_revision == 0 { newest + 1 } else { create.start_revision };
-                let watch = Watch { spec, next, progress_notify: create.progress_notify, told: false };
+                let watch =
+                    Watch { spec, next, progress_notify: create.progress_notify, told: false, ended: false };
                 let outcome = self.create(create.watch_id, watch);
                 self.outbox.push_back(pb::PbWatchResponse {
                     header: self.etcd.header(newest),
@@ -232,7 +232,8 @@ impl Session {
     fn notify_progress(&mut self) {
         self.progress_at = self.etcd.shared.clock.now() + PROGRESS_INTERVAL;
         let shown = self.store.revision();
-        for (id, watch) in self.watches.iter_mut().filter(|(_, watch)| watch.progress_notify) {
+        for (id, watch) in self.watches.iter_mut().filter(|(_, watch)| watch.progress_notify && !watch.ended)
+        {
             if !std::mem::take(&mut watch.told) {
                 let header = self.etcd.header(shown);
                 self.outbox.push_back(pb::PbWatchResponse { header, watch_id: *id, ..Default::default() });
