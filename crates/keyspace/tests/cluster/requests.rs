@@ -159,3 +159,26 @@ async fn concurrent_writers_are_all_acknowledged_once() {
     revisions.sort_unstable();
     assert_eq!(revisions, (2..=641).collect::<Vec<i64>>());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_that_falls_behind_the_kept_history_is_cancelled() {
+    let f = fixture().await;
+    let client = etcd_client::Client::connect([&f.served.endpoint], None).await.unwrap();
+    let options = etcd_client::WatchOptions::new().with_prefix().with_start_revision(2);
+    let mut watch = client.watch_client().watch("/big/", Some(options)).await.unwrap();
+    // Nobody reads the watch, and more is written than the server keeps and the connection holds.
+    let value = "v".repeat(1 << 20);
+    for n in 0..48 {
+        put(&f.etcd, &format!("/big/{}", n % 2), &value).await;
+    }
+    let (mut events, mut ended) = (0, None);
+    while let Some(response) = soon(watch.message()).await.unwrap() {
+        events += response.events().len();
+        if response.canceled() {
+            ended = Some(response.compact_revision());
+            break;
+        }
+    }
+    assert!(ended.is_some_and(|revision| revision > 2), "{ended:?}");
+    assert!(events < 48, "{events} events were kept for it");
+}
