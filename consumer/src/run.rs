@@ -44,10 +44,9 @@ fn command(name: &'static str) -> Command {
         "Example, next to a broker which was started with `courant serve`:\n  {name} {SERVE}\n\
          Any number of processes may run at once: they share the shards, and take over from each other."
     );
-    let serve = ServeArgs::augment_args(Command::new(SERVE).about("Runs shards of the application"));
-    let print = ServeArgs::augment_args(
-        Command::new(PRINT_CONFIG).about("Prints the configuration that serve would have, as INI"),
-    );
+    let serve = ServeArgs::augment_args(Command::new(SERVE)).about("Runs shards of the application");
+    let print = ServeArgs::augment_args(Command::new(PRINT_CONFIG));
+    let print = print.about("Prints the configuration that serve would have, as INI");
     Command::new(name)
         .about(format!("{name}: an application over journals"))
         .version(env!("CARGO_PKG_VERSION"))

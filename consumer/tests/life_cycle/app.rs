@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use client::Publisher;
+use client::{OpFuture, Publisher};
 use consumer::{Application, Consumed, JsonFileStore, Shard};
 use message::mapping::Target;
 use message::{Envelope, Flags, Framing, Message, MessageError, Uuid, json};
@@ -66,10 +66,24 @@ fn takes_one(left: &AtomicUsize) -> bool {
     left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
 }
 
+/// What the framework has called.
+#[derive(Default)]
+pub struct Calls {
+    pub begun: AtomicUsize,
+    pub finished: AtomicUsize,
+    pub deferred: AtomicUsize,
+    /// Messages of the running transaction.
+    pub consumed: AtomicUsize,
+}
+
+/// A key which opens a transaction.
+pub const OPENS: &str = "opens";
+
 /// The application.
 #[derive(Clone, Default)]
 pub struct Counter {
     pub failures: Arc<Failures>,
+    pub calls: Arc<Calls>,
 }
 
 impl Application for Counter {
@@ -99,6 +113,11 @@ impl Application for Counter {
         }
         assert!(!takes_one(&self.failures.panic), "told to panic");
         let message = &envelope.message;
+        if message.key == OPENS && self.calls.consumed.load(Ordering::Relaxed) > 0 {
+            self.calls.deferred.fetch_add(1, Ordering::Relaxed);
+            return Ok(Consumed::Defer);
+        }
+        self.calls.consumed.fetch_add(1, Ordering::Relaxed);
         if message.uuid.flags() != Flags::ACK_TXN {
             let count = store.state.entry(message.key.clone()).or_default();
             *count += 1;
@@ -106,6 +125,16 @@ impl Application for Counter {
             publisher.publish_uncommitted(|_| Ok(target), Count { count: *count, ..message.clone() })?;
         }
         Ok(Consumed::Done)
+    }
+
+    async fn begin_txn(&self, _: &Shard, _: &mut Self::Store) -> Result<(), BoxError> {
+        self.calls.begun.fetch_add(1, Ordering::Relaxed);
+        self.calls.consumed.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn finished_txn(&self, _: &Shard, _: &mut Self::Store, _: OpFuture) {
+        self.calls.finished.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn finalize_txn(&self, _: &Shard, _: &mut Self::Store, _: &mut Publisher) -> Result<(), BoxError> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use app::{COUNTS, Count, Counter};
+use app::{COUNTS, Count, Counter, OPENS};
 use client::specs::{JournalNode, ShardSet};
 use client::{
     AppendService, ClientError, ClientOptions, CommittedReader, NewMessage, Publisher, ShardClient,
@@ -23,7 +23,7 @@ use proto::consumer::{
     GetHintsRequest, GetHintsResponse, ListRequest, StatRequest, StatResponse, Status, UnassignRequest,
     list_response,
 };
-use proto::protocol::ReadRequest;
+use proto::protocol::{ApplyRequest, ReadRequest, apply_request};
 use runtime::{Clock, TaskGroup};
 use testkit::TestBroker;
 
@@ -265,6 +265,54 @@ async fn a_failed_shard_shows_why_and_starts_again_from_its_last_commit() {
     }
     let publish_at = stat(&shards, 0).await.unwrap().publish_at[COUNTS];
     assert_eq!(fixture.counts(publish_at).await, pairs(&[("a", 1), ("a", 2), ("a", 3)]));
+    member.stop().await.unwrap();
+    let (begun, finished) = (&app.calls.begun, &app.calls.finished);
+    // A panic is no way to end a transaction, but for that one every begin has its finish.
+    assert_eq!(begun.load(Ordering::Relaxed), finished.load(Ordering::Relaxed) + 1);
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_deferred_message_opens_the_next_transaction() {
+    let fixture = Fixture::start().await;
+    let app = Counter::default();
+    // Published before there is a shard, so that one transaction could take them all.
+    let end = fixture.publish(&["a", OPENS, "a", OPENS, "b"]).await;
+    let member = fixture.member(&app).await;
+    let shards = fixture.shards(&member);
+    fixture.create(&shards, WITH_LOG).await;
+    wait_for(&shards, is_primary).await;
+    let publish_at = stat(&shards, end).await.unwrap().publish_at[COUNTS];
+    let expected = [("a", 1), (OPENS, 1), ("a", 2), (OPENS, 2), ("b", 1)];
+    assert_eq!(fixture.counts(publish_at).await, pairs(&expected));
+    assert_eq!(app.calls.deferred.load(Ordering::Relaxed), 2);
+    assert_eq!(app.calls.begun.load(Ordering::Relaxed), 3);
+    member.stop().await.unwrap();
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_recovered_acknowledgement_of_a_deleted_journal_is_dropped() {
+    let fixture = Fixture::start().await;
+    let app = Counter::default();
+    let member = fixture.member(&app).await;
+    let shards = fixture.shards(&member);
+    fixture.create(&shards, WITH_LOG).await;
+    let end = fixture.publish(&["a"]).await;
+    wait_for(&shards, is_primary).await;
+    stat(&shards, end).await.unwrap();
+    member.stop().await.unwrap();
+
+    let delete = apply_request::Change {
+        expect_mod_revision: -1,
+        delete: COUNTS.to_owned(),
+        ..apply_request::Change::default()
+    };
+    fixture.broker.client().unwrap().apply(ApplyRequest { changes: vec![delete] }).await.unwrap();
+    let member = fixture.member(&app).await;
+    let shards = fixture.shards(&member);
+    wait_for(&shards, is_primary).await;
+    assert_eq!(stat(&shards, end).await.unwrap().read_through[KEYS], end);
     member.stop().await.unwrap();
     fixture.stop().await;
 }

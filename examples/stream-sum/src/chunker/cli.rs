@@ -45,14 +45,13 @@ pub fn main() -> ExitCode {
 }
 
 fn command() -> Command {
-    let run =
-        Command::new(RUN).about("Writes streams of chunks, and verifies the sum of each").after_help(EXAMPLE);
-    let print = Command::new(PRINT_CONFIG).about("Prints the configuration that run would have, as INI");
+    let run = RunArgs::augment_args(Command::new(RUN)).after_help(EXAMPLE);
+    let print = RunArgs::augment_args(Command::new(PRINT_CONFIG));
     Command::new("chunker")
         .about("Writes streams of chunks, and verifies the sums which summer publishes")
         .version(env!("CARGO_PKG_VERSION"))
-        .subcommand(RunArgs::augment_args(run))
-        .subcommand(RunArgs::augment_args(print))
+        .subcommand(run.about("Writes streams of chunks, and verifies the sum of each"))
+        .subcommand(print.about("Prints the configuration that run would have, as INI"))
 }
 
 fn run_program(args: RunArgs) -> ExitCode {

@@ -9,23 +9,35 @@ use runtime::config::{BrokerClientArgs, DebugArgs, LogArgs, parse_duration};
 #[command(next_help_heading = "Chunker")]
 pub struct ChunkerArgs {
     /// Zone of this process: brokers of the same zone are preferred.
-    #[arg(id = "chunker.zone", long = "chunker.zone", env = "CHUNKER_ZONE", default_value = "local")]
+    #[arg(
+        id = "chunker.zone",
+        long = "chunker.zone",
+        env = "CHUNKER_ZONE",
+        value_name = "ZONE",
+        default_value = "local"
+    )]
     pub zone: String,
     /// Streams of each worker. Negative: without end, until SIGTERM or SIGINT.
-    #[arg(id = "chunker.streams", long = "chunker.streams", default_value_t = -1, allow_hyphen_values = true)]
+    #[arg(id = "chunker.streams", long = "chunker.streams", value_name = "COUNT", default_value_t = -1, allow_hyphen_values = true)]
     pub streams: i64,
     /// Chunks with data of each stream.
-    #[arg(id = "chunker.chunks", long = "chunker.chunks", default_value_t = 100)]
+    #[arg(id = "chunker.chunks", long = "chunker.chunks", value_name = "COUNT", default_value_t = 100)]
     pub chunks: u64,
     /// Workers, each of which writes streams and waits for their sums by itself.
-    #[arg(id = "chunker.workers", long = "chunker.workers", default_value_t = 4)]
+    #[arg(id = "chunker.workers", long = "chunker.workers", value_name = "COUNT", default_value_t = 4)]
     pub workers: u64,
     /// The longest wait for an expected sum before the run fails.
     #[arg(id = "chunker.delay", long = "chunker.delay", value_name = "DURATION", default_value = "30s",
         value_parser = parse_duration)]
     pub delay: Duration,
     /// How progress is shown on standard error. `auto`: a live line if that is a terminal.
-    #[arg(id = "chunker.progress", long = "chunker.progress", value_enum, default_value = "auto")]
+    #[arg(
+        id = "chunker.progress",
+        long = "chunker.progress",
+        value_name = "MODE",
+        value_enum,
+        default_value = "auto"
+    )]
     pub progress: ProgressMode,
 }
 

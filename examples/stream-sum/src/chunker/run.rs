@@ -31,6 +31,8 @@ use crate::{CHUNK_TYPE, SUMS_JOURNAL, StreamId, Sum};
 const TICK: Duration = Duration::from_millis(50);
 /// How often the publisher's clock follows wall time.
 const CLOCK_UPDATE: Duration = Duration::from_secs(1);
+/// How long there may be no journals before it is worth saying.
+const NO_JOURNALS: Duration = Duration::from_secs(5);
 /// Waits from which on a warning is worth a person's attention.
 const WARN_FROM: Duration = Duration::from_secs(2);
 /// Sums which are held until they are acknowledged, and their bytes.
@@ -122,7 +124,7 @@ impl Run {
         let clock = client.options().clock.clone();
         let selector = LabelSelector::include([(labels::MESSAGE_TYPE, CHUNK_TYPE)]);
         let journals = WatchedList::start(client.clone(), selector, tasks)?;
-        journals.wait_until(|listing| !listing.journals.is_empty()).await?;
+        wait_for_journals(&journals, &clock).await?;
         let appends = AppendService::new(client.clone(), tasks.child("appends"));
         let offset = head(&appends).await?;
         let sums = read_sums(client, offset);
@@ -238,6 +240,19 @@ impl Run {
             }
         }
         Ok(())
+    }
+}
+
+async fn wait_for_journals(journals: &WatchedList, clock: &Clock) -> Result<(), WatchStopped> {
+    loop {
+        let ready = journals.wait_until(|listing| !listing.journals.is_empty());
+        match clock.timeout(NO_JOURNALS, ready).await {
+            Ok(ready) => return ready.map(drop),
+            Err(_) => tracing::warn!(
+                message_type = CHUNK_TYPE,
+                "waiting for a broker with journals of chunks (are those of stream-sum applied?)"
+            ),
+        }
     }
 }
 
