@@ -61,6 +61,7 @@ const PURE: &[&str] = &[
     "crates/recoverylog/src/hints.rs",
     "crates/recoverylog/src/op.rs",
     "crates/recoverylog/src/path.rs",
+    "crates/recoverylog/src/play_error.rs",
     "crates/recoverylog/src/playback.rs",
     "crates/recoverylog/src/recording.rs",
     "crates/recoverylog/src/segment.rs",
