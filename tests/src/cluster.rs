@@ -37,7 +37,7 @@ pub struct ClusterOptions {
 
 impl Default for ClusterOptions {
     fn default() -> Self {
-        ClusterOptions { durability: "process", lease: "3s", log_level: "warn" }
+        ClusterOptions { durability: "process", lease: "5s", log_level: "warn" }
     }
 }
 

@@ -49,7 +49,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: &Args) -> Result<String, BoxError> {
-    let mut cluster = Cluster::start(ClusterOptions::default()).await?;
+    let mut cluster = Cluster::start(ClusterOptions { lease: "8s", ..ClusterOptions::default() }).await?;
     let began = cluster.clock().now();
     eprintln!("demo: broker on {}, data in {}", cluster.broker_address(), cluster.data_dir().display());
     for index in 0..2 {
