@@ -17,7 +17,17 @@ have_libclang() { ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* 
 have_clang_headers() { ls -d /usr/lib/llvm-*/lib/clang/*/include /usr/lib/clang/*/include >/dev/null 2>&1; }
 
 command -v g++ >/dev/null || need g++ "compiles RocksDB"
-command -v protoc >/dev/null || need protobuf-compiler "compiles the etcd client's messages"
+# A protoc that was not packaged by Debian brings the well-known types beside itself.
+have_well_known_types() {
+  ls "$(dirname "$(readlink -f "$(command -v protoc)")")/../include/google/protobuf/descriptor.proto" \
+    /usr/include/google/protobuf/descriptor.proto /usr/local/include/google/protobuf/descriptor.proto 2>/dev/null | grep -q .
+}
+if ! command -v protoc >/dev/null; then
+  need protobuf-compiler "compiles the etcd client's messages"
+  need libprotobuf-dev "the well-known types which those messages import"
+elif ! have_well_known_types; then
+  need libprotobuf-dev "the well-known types which the etcd client's messages import"
+fi
 if ! have_libclang || ! have_clang_headers; then
   need libclang "reads RocksDB's headers" # The real names carry a version, resolved below.
 fi
