@@ -41,13 +41,12 @@ async fn run(args: ServeArgs) -> Result<(), BoxError> {
     let etcd = options.etcd.clone();
     let shown_dir = options.data_dir.display().to_string();
     let mut signals = Signals::install()?;
-    let broker = tokio::select! {
-        biased;
-        signal = signals.recv() => {
+    let broker = match signals.or_stop(Broker::start(options)).await {
+        Ok(broker) => broker?,
+        Err(signal) => {
             eprintln!("courant: {signal:?} before the broker had started");
             return Ok(());
         }
-        broker = Broker::start(options) => broker?,
     };
     let etcd = match etcd {
         EtcdChoice::Embedded => "embedded etcd".to_owned(),
@@ -55,19 +54,11 @@ async fn run(args: ServeArgs) -> Result<(), BoxError> {
     };
     eprintln!("courant: serving on {}, data in {shown_dir}, {etcd}", broker.endpoint());
     tracing::info!(id = %broker.id(), endpoint = broker.endpoint(), "starting broker");
-    tokio::select! {
-        biased;
-        signal = signals.recv() => tracing::info!(?signal, "caught signal"),
-        () = broker.failed() => tracing::error!("the broker cannot go on"),
+    match signals.or_stop(broker.failed()).await {
+        Err(signal) => tracing::info!(?signal, "caught signal; one more leaves at once"),
+        Ok(()) => tracing::error!("the broker cannot go on"),
     }
-    tokio::select! {
-        biased;
-        signal = signals.recv() => {
-            eprintln!("courant: second {signal:?}, leaving at once");
-            std::process::exit(1);
-        }
-        outcome = broker.stop() => outcome?,
-    }
+    signals.or_leave("courant", broker.stop()).await?;
     tracing::info!("goodbye");
     Ok(())
 }

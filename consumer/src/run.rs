@@ -96,29 +96,20 @@ async fn serve_until_signal<A: Application>(app: A, name: &str, args: ServeArgs)
     tracing::info!(?options, "consumer configuration");
     let (etcd, prefix) = (options.etcd.clone(), options.prefix.clone());
     let mut signals = Signals::install()?;
-    let consumer = tokio::select! {
-        biased;
-        signal = signals.recv() => {
+    let consumer = match signals.or_stop(Consumer::start(app, options)).await {
+        Ok(consumer) => consumer?,
+        Err(signal) => {
             eprintln!("{name}: {signal:?} before the process had started");
             return Ok(());
         }
-        consumer = Consumer::start(app, options) => consumer?,
     };
     let (endpoint, id) = (consumer.endpoint(), consumer.id());
     eprintln!("{name}: serving on {endpoint}, member {id} of {prefix}, etcd at {etcd}");
-    tokio::select! {
-        biased;
-        signal = signals.recv() => tracing::info!(?signal, "caught signal"),
-        () = consumer.failed() => tracing::error!("the process cannot go on"),
+    match signals.or_stop(consumer.failed()).await {
+        Err(signal) => tracing::info!(?signal, "caught signal; one more leaves at once"),
+        Ok(()) => tracing::error!("the process cannot go on"),
     }
-    tokio::select! {
-        biased;
-        signal = signals.recv() => {
-            eprintln!("{name}: second {signal:?}, leaving at once");
-            std::process::exit(1);
-        }
-        outcome = consumer.stop() => outcome?,
-    }
+    signals.or_leave(name, consumer.stop()).await?;
     tracing::info!("goodbye");
     Ok(())
 }

@@ -1,5 +1,10 @@
 //! The signals that ask the process to stop.
+//!
+//! The first one begins an orderly end: what is under way is finished, handed over and stored, within deadlines. The second
+//! one says that nobody wants to wait for that: the process leaves at once. It may, since whatever was acknowledged is on disk
+//! or replicated before it is acknowledged; the next process takes it up from there.
 
+use std::future::Future;
 use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -41,6 +46,30 @@ impl Signals {
             else => std::future::pending().await,
         }
     }
+
+    /// Runs `work` until it ends, or until a signal.
+    ///
+    /// # Errors
+    /// The signal, if it came first. `work` is dropped then.
+    pub async fn or_stop<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Signal> {
+        tokio::select! {
+            biased;
+            signal = self.recv() => Err(signal),
+            outcome = work => Ok(outcome),
+        }
+    }
+
+    /// Runs `leaving`, which is what the first signal has begun. A further signal ends the process at once and with status 1,
+    /// without running anything that is left; `program` is what the line about it on standard error calls the process.
+    pub async fn or_leave<T>(&mut self, program: &str, leaving: impl Future<Output = T>) -> T {
+        match self.or_stop(leaving).await {
+            Ok(outcome) => outcome,
+            Err(signal) => {
+                eprintln!("{program}: second {signal:?}, leaving at once");
+                std::process::exit(1)
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -55,5 +84,11 @@ mod tests {
         assert_eq!(signals.recv().await, Signal::Terminate);
         rustix::process::kill_process(me, rustix::process::Signal::INT).unwrap();
         assert_eq!(signals.recv().await, Signal::Interrupt);
+
+        assert_eq!(signals.or_stop(async { 7 }).await, Ok(7));
+        assert_eq!(signals.or_leave("test", async { 8 }).await, 8);
+        rustix::process::kill_process(me, rustix::process::Signal::TERM).unwrap();
+        let endless = std::future::pending::<()>();
+        assert_eq!(signals.or_stop(endless).await, Err(Signal::Terminate));
     }
 }

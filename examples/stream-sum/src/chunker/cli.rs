@@ -118,9 +118,7 @@ fn stop_on_signal(stop: &CancellationToken, tasks: &TaskGroup) -> Result<(), Box
     tasks.spawn("signals", OnError::Log, async move {
         signals.recv().await;
         stop.cancel();
-        let second = signals.recv().await;
-        eprintln!("chunker: second {second:?}, leaving at once");
-        std::process::exit(1);
+        signals.or_leave("chunker", std::future::pending()).await
     });
     Ok(())
 }
