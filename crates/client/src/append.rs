@@ -4,7 +4,7 @@
 //! Repeating it then writes the content twice. That is the contract of appends here and in every other client: content
 //! is appended at least once, and messages are de-duplicated by whoever sequences them.
 
-use crate::client::{JournalClient, bare_name};
+use crate::client::{JournalClient, backoff, bare_name};
 use crate::error::{ClientError, check_append};
 use crate::routes::Need;
 use bytes::Bytes;
@@ -12,7 +12,6 @@ use futures::future::ready;
 use futures::{Stream, StreamExt};
 use proto::Validate;
 use proto::protocol::{AppendRequest, AppendResponse};
-use runtime::backoff::Backoff;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -59,7 +58,7 @@ impl JournalClient {
         request: AppendRequest,
         content: Bytes,
     ) -> Result<AppendResponse, ClientError> {
-        let mut backoff = Backoff::journal();
+        let mut backoff = backoff();
         loop {
             let pieces = futures::stream::iter([Ok(content.clone())]);
             let response = self.append_once(request.clone(), pieces).await;

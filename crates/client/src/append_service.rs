@@ -17,12 +17,11 @@ mod buffer;
 mod queue;
 mod verdict;
 
-use crate::client::{JournalClient, bare_name};
+use crate::client::{JournalClient, backoff, bare_name};
 use crate::op::{AppendFuture, OpError, OpFuture};
 use buffer::{Budget, Buffer, MEMORY_BYTES_MAX};
 use proto::protocol::AppendRequest;
 use queue::{Next, Queue};
-use runtime::backoff::Backoff;
 use runtime::{BoxError, OnError, TaskGroup};
 use std::collections::BTreeMap;
 use std::io;
@@ -165,11 +164,11 @@ impl AppendService {
         request: &AppendRequest,
         content: &buffer::Content,
     ) -> Result<(), OpError> {
-        let mut backoff = Backoff::journal();
+        let (mut backoff, mut attempts) = (backoff(), 0u32);
         loop {
             let chunks = content.stream(&self.inner.tasks);
             let outcome = self.inner.client.append_once(request.clone(), chunks).await;
-            let error = match judge(request, outcome) {
+            let error = match judge(request, attempts, outcome) {
                 Verdict::Committed(response) => {
                     queue.committed(response);
                     return Ok(());
@@ -177,6 +176,7 @@ impl AppendService {
                 Verdict::Fatal(error) => return Err(error),
                 Verdict::Retry(error) => error,
             };
+            attempts = attempts.saturating_add(1);
             let wait = backoff.next();
             tracing::warn!(journal = &*queue.journal, %error, ?wait, "append failed (will retry)");
             self.inner.client.pause(wait).await?;

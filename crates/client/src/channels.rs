@@ -9,7 +9,7 @@ use tonic::transport::Channel;
 
 /// A connection which is not asked for this long is closed, once its running calls end.
 const IDLE_MAX: Duration = Duration::from_secs(60);
-/// How long a member which failed is avoided, if there is another one.
+/// How long a broker which failed is avoided, if there is another one.
 const AVOID_FAILED: Duration = Duration::from_secs(5);
 
 struct Pooled {
@@ -55,11 +55,11 @@ impl Channels {
         }
     }
 
-    /// Whether the endpoint failed lately.
-    pub(crate) fn is_failed(&self, endpoint: &str) -> bool {
+    /// When the endpoint failed, if that was lately.
+    pub(crate) fn failed_at(&self, endpoint: &str) -> Option<Instant> {
         let now = self.clock.now();
         let failed = self.lock().get(endpoint).and_then(|pooled| pooled.failed);
-        failed.is_some_and(|failed| now.saturating_duration_since(failed) < AVOID_FAILED)
+        failed.filter(|failed| now.saturating_duration_since(*failed) < AVOID_FAILED)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Pooled>> {

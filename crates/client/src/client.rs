@@ -1,8 +1,10 @@
 //! The client of brokers: one per process, shared by clones.
 //!
-//! A request goes to the broker which can serve it, if the journal's route is remembered, and else to the configured
-//! address: any broker proxies. Routes come in the headers of responses; the client knows nothing else of the cluster.
+//! A request goes to the broker which can serve it, if the journal's route is remembered, and else to a configured
+//! address: any broker proxies. While that one cannot be reached, other brokers are asked, which were configured too or
+//! which routes have named. Routes come in the headers of responses; the client knows nothing else of the cluster.
 
+use crate::brokers::Brokers;
 use crate::channels::Channels;
 use crate::error::ClientError;
 use crate::routes::{Need, RouteCache, choose};
@@ -15,12 +17,27 @@ use proto::{Invalid, Validate};
 use runtime::backoff::Backoff;
 use runtime::{Clock, Entropy, Instant, Metrics, TaskGroup};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tonic::transport::Channel;
 
 /// Routes remembered by a client whose options do not say.
 const ROUTES_DEFAULT: usize = 16_384;
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Waits between attempts. The last one repeats: a client which waits long is the last to notice that all is well again.
+const WAITS: &[Duration] = &[ms(50), ms(50), ms(100), ms(100), ms(1000), ms(1000), ms(2000)];
+
+/// Attempts to find a journal, before it is taken to not exist: a broker may not have heard of it yet.
+pub(crate) const NOT_FOUND_ATTEMPTS: u32 = 3;
+
+/// The waits between attempts of a request.
+pub(crate) const fn backoff() -> Backoff {
+    Backoff::new(WAITS)
+}
 
 /// What a client is made of.
 #[derive(Clone)]
@@ -60,7 +77,7 @@ impl ClientOptions {
 }
 
 struct Inner {
-    endpoint: Arc<str>,
+    brokers: Mutex<Brokers>,
     channels: Channels,
     routes: Mutex<RouteCache>,
     started: Instant,
@@ -76,22 +93,26 @@ pub struct JournalClient {
 /// Where a request is sent.
 pub(crate) struct Call {
     pub(crate) rpc: Rpc<Channel>,
-    endpoint: Arc<str>,
+    pub(crate) endpoint: Arc<str>,
 }
 
 impl JournalClient {
-    /// A client whose default broker is at `endpoint`: `http://host:port` or `unix:///path`. Connects when it is used.
+    /// A client of the brokers at `addresses`: `http://host:port` or `unix:///path`, or several of them, separated by
+    /// commas, of which the first that can be reached is asked. Connects when it is used.
     ///
     /// # Errors
-    /// If the endpoint is malformed.
-    pub fn new(endpoint: &str, options: ClientOptions) -> Result<JournalClient, ClientError> {
+    /// If an address is malformed.
+    pub fn new(addresses: &str, options: ClientOptions) -> Result<JournalClient, ClientError> {
         let channels = Channels::new(options.clock.clone());
-        channels.get(endpoint)?;
+        let brokers = Brokers::new(addresses);
+        for address in brokers.configured() {
+            channels.get(address)?;
+        }
         let capacity = if options.cache_size == 0 { ROUTES_DEFAULT } else { options.cache_size };
         let routes = Mutex::new(RouteCache::new(capacity, options.cache_ttl));
         let started = options.clock.now();
         Ok(JournalClient {
-            inner: Arc::new(Inner { endpoint: endpoint.into(), channels, routes, started, options }),
+            inner: Arc::new(Inner { brokers: Mutex::new(brokers), channels, routes, started, options }),
         })
     }
 
@@ -108,9 +129,13 @@ impl JournalClient {
     }
 
     async fn list_once(&self, request: ListRequest) -> Result<ListResponse, ClientError> {
-        let mut pages = self.default_rpc()?.list(request).await.map_err(ClientError::Grpc)?.into_inner();
+        let mut call = self.any_broker()?;
+        let pages = call.rpc.list(request).await.map_err(ClientError::Grpc);
+        let mut pages = self.note_failure("", &call, pages)?.into_inner();
         let mut all: Option<ListResponse> = None;
-        while let Some(page) = pages.message().await.map_err(ClientError::Grpc)? {
+        while let Some(page) =
+            self.note_failure("", &call, pages.message().await.map_err(ClientError::Grpc))?
+        {
             match &mut all {
                 None => all = Some(check_first_page(page)?),
                 Some(all) => all.journals.extend(check_next_page(page)?),
@@ -129,8 +154,9 @@ impl JournalClient {
     pub async fn apply(&self, request: ApplyRequest) -> Result<ApplyResponse, ClientError> {
         request.validate().map_err(ClientError::Request)?;
         let call = || async {
-            let response = self.default_rpc()?.apply(request.clone()).await.map_err(ClientError::Grpc)?;
-            Ok(response.into_inner())
+            let mut call = self.any_broker()?;
+            let outcome = call.rpc.apply(request.clone()).await.map_err(ClientError::Grpc);
+            self.note_failure("", &call, outcome).map(tonic::Response::into_inner)
         };
         let response = self.until_ready("Apply", ClientError::is_unreachable, call).await?;
         response.validate().map_err(ClientError::Response)?;
@@ -175,8 +201,9 @@ impl JournalClient {
     ) -> Result<FragmentStoreHealthResponse, ClientError> {
         request.validate().map_err(ClientError::Request)?;
         let once = || async {
-            let response = self.default_rpc()?.fragment_store_health(request.clone()).await;
-            Ok(response.map_err(ClientError::Grpc)?.into_inner())
+            let mut call = self.any_broker()?;
+            let outcome = call.rpc.fragment_store_health(request.clone()).await.map_err(ClientError::Grpc);
+            self.note_failure("", &call, outcome).map(tonic::Response::into_inner)
         };
         let response = self.until_ready("FragmentStoreHealth", ClientError::is_unreachable, once).await?;
         response.validate().map_err(ClientError::Response)?;
@@ -193,13 +220,13 @@ impl JournalClient {
     where
         F: Future<Output = Result<T, ClientError>>,
     {
-        let mut backoff = Backoff::journal();
+        let mut backoff = backoff();
         loop {
             let error = match once().await {
                 Err(error) if retry(&error) => error,
                 outcome => return outcome,
             };
-            tracing::warn!(endpoint = &*self.inner.endpoint, %error, "{what} waits for its server");
+            tracing::warn!(%error, "{what} waits for a broker");
             self.pause(backoff.next()).await?;
         }
     }
@@ -213,61 +240,77 @@ impl JournalClient {
         }
     }
 
-    /// A client of the default address.
-    pub(crate) fn default_rpc(&self) -> Result<Rpc<Channel>, ClientError> {
-        Ok(rpc_of(self.inner.channels.get(&self.inner.endpoint)?))
+    /// Where to send what any broker serves.
+    pub(crate) fn any_broker(&self) -> Result<Call, ClientError> {
+        let endpoint = self.brokers().choose(|endpoint| self.inner.channels.failed_at(endpoint));
+        self.call(endpoint)
     }
 
-    /// A client of the broker which serves the journal best, as far as is known.
+    /// Where to send what the journal's brokers serve: to the one which serves it best, as far as is known.
     pub(crate) fn dispatch(&self, journal: &str, need: Need) -> Result<Call, ClientError> {
         let inner = &*self.inner;
         let route = self.routes().get(journal, self.since_start());
-        let failed = |endpoint: &str| inner.channels.is_failed(endpoint);
+        let failed = |endpoint: &str| inner.channels.failed_at(endpoint).is_some();
         let random = if need == Need::Any { inner.options.entropy.u64() } else { 0 };
         let member =
             route.as_deref().and_then(|route| choose(route, need, &inner.options.zone, failed, random));
-        let endpoint = member.map_or_else(|| Arc::clone(&inner.endpoint), Arc::from);
-        Ok(Call { rpc: rpc_of(inner.channels.get(&endpoint)?), endpoint })
+        member.map_or_else(|| self.any_broker(), |endpoint| self.call(endpoint.into()))
     }
 
-    /// Learns from the outcome of a call: a broker which is gone is not asked again soon.
+    fn call(&self, endpoint: Arc<str>) -> Result<Call, ClientError> {
+        Ok(Call { rpc: rpc_of(self.inner.channels.get(&endpoint)?), endpoint })
+    }
+
+    /// Learns from the outcome of a call: a broker which is gone is not asked again soon, nor is the route followed which
+    /// led to it. The empty name is no journal.
     pub(crate) fn note_failure<T>(
         &self,
         journal: &str,
         call: &Call,
         outcome: Result<T, ClientError>,
     ) -> Result<T, ClientError> {
-        if outcome.as_ref().is_err_and(ClientError::is_unavailable) {
-            self.routes().remove(journal);
-            self.inner.channels.report_failed(&call.endpoint);
+        if let Err(error) = &outcome {
+            self.note_error(journal, &call.endpoint, error);
         }
         outcome
     }
 
-    /// Forgets what is known of a journal's route.
-    pub(crate) fn forget_route(&self, journal: &str) {
-        self.routes().remove(journal);
+    /// As [`JournalClient::note_failure`], of a call to `endpoint`.
+    pub(crate) fn note_error(&self, journal: &str, endpoint: &str, error: &ClientError) {
+        if error.is_unavailable() {
+            self.routes().remove(journal);
+        }
+        if error.is_connection() {
+            self.inner.channels.report_failed(endpoint);
+            self.brokers().forget(endpoint);
+        }
     }
 
     /// Learns a journal's route from a response.
     pub(crate) fn observe(&self, journal: &str, header: Option<&Header>) {
         if let Some(route) = header.and_then(|header| header.route.as_ref()) {
             self.routes().update(journal, route, self.since_start());
+            self.brokers().learn(route);
         }
     }
 
     /// Learns the routes of a listing.
     pub(crate) fn observe_listing(&self, listing: &ListResponse) {
-        let (mut routes, now) = (self.routes(), self.since_start());
+        let (mut routes, mut brokers, now) = (self.routes(), self.brokers(), self.since_start());
         for journal in &listing.journals {
             if let (Some(spec), Some(route)) = (&journal.spec, &journal.route) {
                 routes.update(&spec.name, route, now);
+                brokers.learn(route);
             }
         }
     }
 
-    fn routes(&self) -> std::sync::MutexGuard<'_, RouteCache> {
+    fn routes(&self) -> MutexGuard<'_, RouteCache> {
         self.inner.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn brokers(&self) -> MutexGuard<'_, Brokers> {
+        self.inner.brokers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn since_start(&self) -> Duration {

@@ -98,16 +98,18 @@ impl ClientError {
         false
     }
 
+    /// Whether the connection to the server failed, as this side saw it. A server which says that another one is
+    /// unavailable works itself.
+    pub fn is_connection(&self) -> bool {
+        // A status which was made on this side has the transport's error as its source.
+        matches!(self, ClientError::Grpc(status) if status.source().is_some())
+    }
+
     /// Whether the server, or the way to it, failed rather than the request. The outcome is unknown unless
     /// [`ClientError::is_unreachable`]; another attempt may succeed, elsewhere.
     pub fn is_unavailable(&self) -> bool {
-        match self {
-            // A status which was made on this side has the transport's error as its source.
-            ClientError::Grpc(status) => {
-                status.code() == tonic::Code::Unavailable || status.source().is_some()
-            }
-            _ => false,
-        }
+        let is_code = matches!(self, ClientError::Grpc(status) if status.code() == tonic::Code::Unavailable);
+        is_code || self.is_connection()
     }
 
     /// Whether routing was in flux: the same request, repeated, finds its way once brokers agree.

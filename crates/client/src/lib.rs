@@ -5,10 +5,12 @@
 //! [`WatchedList`], a listing which stays current; and, for messages, [`Publisher`], [`UncommittedReader`] and
 //! [`CommittedReader`]. [`ShardClient`] talks to consumers.
 //!
-//! The client learns of the cluster from response headers alone. It never reads etcd.
+//! The client learns of the cluster from response headers alone. It never reads etcd. Brokers may come and go: whatever
+//! may be repeated is repeated, with another broker where one is known, until it succeeds or cannot.
 
 mod append;
 mod append_service;
+mod brokers;
 mod channels;
 mod client;
 mod committed;

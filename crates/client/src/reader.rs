@@ -17,6 +17,7 @@ use frames::{End, Event, Frames};
 use proto::Validate;
 use proto::protocol::{Fragment, ReadRequest, ReadResponse, Status};
 pub use retry_reader::RetryReader;
+use runtime::Instant;
 use runtime::prometheus::IntCounter;
 use std::io;
 use std::path::Path;
@@ -93,7 +94,7 @@ impl ReadError {
 
 enum Source {
     Idle,
-    Call(tonic::Streaming<ReadResponse>),
+    Call(tonic::Streaming<ReadResponse>, Arc<str>),
     File(FragmentFile),
     Ended(ReadError),
 }
@@ -104,6 +105,8 @@ pub struct Reader {
     request: ReadRequest,
     frames: Frames,
     source: Source,
+    /// When a broker took the call.
+    began: Option<Instant>,
     bytes_read: Option<IntCounter>,
 }
 
@@ -120,6 +123,7 @@ impl JournalClient {
             frames: Frames::new(&request),
             request,
             source: Source::Idle,
+            began: None,
             bytes_read,
         }
     }
@@ -141,13 +145,18 @@ impl Reader {
         self.frames.fragment()
     }
 
+    /// When a broker took the call, if one did.
+    fn began(&self) -> Option<Instant> {
+        self.began
+    }
+
     /// The next bytes. After any error but [`ReadError::OffsetJump`], the same error again. Cancel safe: a call which is
     /// dropped while it waits loses nothing.
     pub async fn next(&mut self) -> Result<Chunk, ReadError> {
         loop {
             let step = match &mut self.source {
                 Source::Idle => self.start().await,
-                Source::Call(stream) => {
+                Source::Call(stream, _) => {
                     let frame = stream.message().await;
                     self.on_frame(frame)
                 }
@@ -177,7 +186,8 @@ impl Reader {
         let mut call = self.client.dispatch(journal, Need::Any).map_err(ReadError::Client)?;
         let outcome = call.rpc.read(self.request.clone()).await.map_err(ClientError::Grpc);
         let response = self.client.note_failure(journal, &call, outcome).map_err(ReadError::Client)?;
-        self.source = Source::Call(response.into_inner());
+        self.source = Source::Call(response.into_inner(), call.endpoint);
+        self.began = Some(self.client.options().clock.now());
         Ok(None)
     }
 
@@ -190,8 +200,11 @@ impl Reader {
             Ok(Some(frame)) => frame,
             Ok(None) => return self.on_end(),
             Err(status) => {
-                self.client.forget_route(journal);
-                return Err(ReadError::Client(ClientError::Grpc(status)));
+                let error = ClientError::Grpc(status);
+                if let Source::Call(_, endpoint) = &self.source {
+                    self.client.note_error(journal, endpoint, &error);
+                }
+                return Err(ReadError::Client(error));
             }
         };
         let invalid = |e| ReadError::Client(ClientError::Response(e));

@@ -74,8 +74,8 @@ impl RouteCache {
     }
 }
 
-/// The endpoint of the best member: the primary, or, of those who will do, one which did not fail lately, then one of
-/// this zone, then any. None if no endpoint is known.
+/// The endpoint of the best member: the primary unless it failed lately, as others then know of its successor first; or,
+/// of those who will do, one which did not fail lately, then one of this zone, then any. None if no endpoint is known.
 pub(crate) fn choose<'r>(
     route: &'r Route,
     need: Need,
@@ -84,7 +84,7 @@ pub(crate) fn choose<'r>(
     random: u64,
 ) -> Option<&'r str> {
     if need == Need::Primary {
-        return route.primary_endpoint();
+        return route.primary_endpoint().filter(|endpoint| !failed(endpoint));
     }
     let rank = |(index, endpoint): &(usize, &str)| {
         let spread = index.wrapping_add(random as usize) % route.members.len();
@@ -141,6 +141,7 @@ mod tests {
         let healthy = |_: &str| false;
         let three = route(&["a", "b", "b"], 0);
         assert_eq!(choose(&three, Need::Primary, "b", healthy, 0), Some("http://broker-0"));
+        assert_eq!(choose(&three, Need::Primary, "b", |endpoint| endpoint == "http://broker-0", 0), None);
         for random in 0..9 {
             let near = choose(&three, Need::Any, "b", healthy, random);
             assert!(matches!(near, Some("http://broker-1" | "http://broker-2")), "{near:?}");

@@ -1,7 +1,7 @@
 //! The client of consumers: what the Shard service offers, over any member of the consumer group.
 
 use crate::channels::Channels;
-use crate::client::ClientOptions;
+use crate::client::{ClientOptions, backoff};
 use crate::error::{ClientError, StatusCode};
 use proto::Validate;
 use proto::consumer::shard_client::ShardClient as Rpc;
@@ -29,7 +29,7 @@ macro_rules! calls {
         pub async fn $name(&self, request: $request) -> Result<$response, ClientError> {
             request.validate().map_err(ClientError::Request)?;
             let item: String = $item(&request);
-            let mut backoff = Backoff::journal();
+            let mut backoff = backoff();
             let response = loop {
                 let error = match self.rpc()?.$name(request.clone()).await.map_err(ClientError::Grpc) {
                     Ok(response) => break response.into_inner(),

@@ -132,6 +132,11 @@ impl StubBroker {
         });
     }
 
+    /// Replaces the revision, which each following change increments.
+    pub fn set_revision(&self, revision: i64) {
+        self.lock().revision = revision;
+    }
+
     /// Deletes a journal.
     pub fn remove_journal(&self, name: &str) {
         self.change(|state| {

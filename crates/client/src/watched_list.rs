@@ -1,18 +1,23 @@
 //! A listing of journals which follows the brokers: a watch, resumed whenever it breaks.
 //!
 //! A broker sends a whole snapshot at first and after each change, in pages, the last of which is empty. A snapshot is
-//! published when it is complete, and only if it is newer than the last: a broker which lags behind does not take the
-//! listing back.
+//! published when it is complete and newer than the last: a broker which lags behind does not take the listing back. But
+//! it catches up soon; if a broker stays at an earlier state for [`LAG_MAX`], the cluster lost its etcd and begins anew,
+//! and so does the listing. For the same reason a watch which broke does not ask to be resumed at its last revision,
+//! which may never come again, but for a whole snapshot.
 
-use crate::client::{JournalClient, check_first_page, check_next_page};
+use crate::client::{JournalClient, backoff, check_first_page, check_next_page};
 use crate::error::ClientError;
 use message::mapping::Partitions;
-use proto::protocol::{Header, LabelSelector, ListRequest, ListResponse};
+use proto::protocol::{LabelSelector, ListRequest, ListResponse};
 use proto::{Invalid, Validate};
-use runtime::backoff::Backoff;
-use runtime::{BoxError, OnError, TaskGroup};
+use runtime::{BoxError, Instant, OnError, TaskGroup};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+
+/// How far a broker may lag behind the others.
+const LAG_MAX: Duration = Duration::from_secs(5);
 
 /// A listing, and what is prepared from it.
 #[derive(Clone, Default)]
@@ -46,12 +51,13 @@ impl WatchedList {
         let request = ListRequest { selector: Some(selector), watch: true, watch_resume: None };
         request.validate().map_err(ClientError::Request)?;
         let (sender, listing) = watch::channel(Listing::default());
+        let follower = Follower { client, request, listing: sender, last: None };
         let token = tasks.token().clone();
         tasks.spawn("watched list", OnError::Log, async move {
             tokio::select! {
                 biased;
                 () = token.cancelled() => Ok(()),
-                outcome = watch_forever(client, request, sender) => outcome,
+                outcome = follower.run() => outcome,
             }
         });
         Ok(WatchedList { listing })
@@ -89,70 +95,120 @@ impl WatchedList {
     }
 }
 
-async fn watch_forever(
+/// Which state of the cluster a snapshot shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    cluster: u64,
+    revision: i64,
+}
+
+impl Mark {
+    fn of(snapshot: &ListResponse) -> Mark {
+        let etcd = snapshot.header.as_ref().and_then(|header| header.etcd.as_ref());
+        etcd.map_or(Mark { cluster: 0, revision: 0 }, |etcd| Mark {
+            cluster: etcd.cluster_id,
+            revision: etcd.revision,
+        })
+    }
+
+    /// Whether this is an earlier state than `last` of the same cluster.
+    fn is_before(self, last: Option<Mark>) -> bool {
+        last.is_some_and(|last| last.cluster == self.cluster && self.revision < last.revision)
+    }
+}
+
+/// The task which follows the brokers.
+struct Follower {
     client: JournalClient,
-    mut request: ListRequest,
+    request: ListRequest,
     listing: watch::Sender<Listing>,
-) -> Result<(), BoxError> {
-    let mut backoff = Backoff::journal();
-    loop {
-        let before = revision(request.watch_resume.as_ref());
-        let Err(error) = watch_once(&client, &mut request, &listing).await else { return Ok(()) };
-        if revision(request.watch_resume.as_ref()) > before {
-            backoff.reset();
-        }
-        let wait = backoff.next();
-        tracing::warn!(%error, ?wait, "watching journals failed (will retry)");
-        client.pause(wait).await?;
-    }
+    /// Of the last snapshot that was published.
+    last: Option<Mark>,
 }
 
-/// Follows one call, until it fails. Returns without error when nobody holds the listing.
-async fn watch_once(
-    client: &JournalClient,
-    request: &mut ListRequest,
-    listing: &watch::Sender<Listing>,
-) -> Result<(), ClientError> {
-    let mut pages =
-        client.default_rpc()?.list(request.clone()).await.map_err(ClientError::Grpc)?.into_inner();
-    let mut partial: Option<ListResponse> = None;
-    loop {
-        let page = tokio::select! {
-            biased;
-            () = listing.closed() => return Ok(()),
-            page = pages.message() => page.map_err(ClientError::Grpc)?,
-        };
-        let page = page.ok_or_else(|| ClientError::Response(Invalid::new("unexpected EOF of a watch")))?;
-        match partial.take() {
-            None => partial = Some(check_first_page(page)?),
-            Some(mut snapshot) if !page.journals.is_empty() => {
-                snapshot.journals.extend(check_next_page(page)?);
-                partial = Some(snapshot);
+/// A snapshot of an earlier state than what was published, and when to believe it.
+type Held = Option<(ListResponse, Instant)>;
+
+impl Follower {
+    async fn run(mut self) -> Result<(), BoxError> {
+        let mut backoff = backoff();
+        loop {
+            let mut is_good = false;
+            let Err(error) = self.follow(&mut is_good).await else { return Ok(()) };
+            if is_good {
+                backoff.reset();
             }
-            Some(snapshot) => publish(client, snapshot, request, listing)?,
+            let wait = backoff.next();
+            tracing::warn!(%error, ?wait, "watching journals failed (will retry)");
+            self.client.pause(wait).await?;
         }
     }
-}
 
-/// Publishes a complete snapshot, if it is newer than what was published.
-fn publish(
-    client: &JournalClient,
-    snapshot: ListResponse,
-    request: &mut ListRequest,
-    listing: &watch::Sender<Listing>,
-) -> Result<(), ClientError> {
-    let (last, next) = (revision(request.watch_resume.as_ref()), revision(snapshot.header.as_ref()));
-    if next <= last {
-        let problem = format!("revision {next} of a watch does not follow {last}");
-        return Err(ClientError::Response(Invalid::new(problem)));
+    /// Follows one call, until it fails. Returns without error when nobody holds the listing.
+    async fn follow(&mut self, is_good: &mut bool) -> Result<(), ClientError> {
+        let mut call = self.client.any_broker()?;
+        let pages = call.rpc.list(self.request.clone()).await.map_err(ClientError::Grpc);
+        let mut pages = self.client.note_failure("", &call, pages)?.into_inner();
+        let mut partial: Option<ListResponse> = None;
+        let mut held: Held = None;
+        loop {
+            let page = tokio::select! {
+                biased;
+                () = self.listing.closed() => return Ok(()),
+                page = pages.message() => page.map_err(ClientError::Grpc),
+                () = self.until_believed(&held) => {
+                    if let Some((snapshot, _)) = held.take() {
+                        self.publish(snapshot);
+                    }
+                    continue;
+                }
+            };
+            let page = self.client.note_failure("", &call, page)?;
+            let page =
+                page.ok_or_else(|| ClientError::Response(Invalid::new("unexpected EOF of a watch")))?;
+            match partial.take() {
+                None => partial = Some(check_first_page(page)?),
+                Some(mut snapshot) if !page.journals.is_empty() => {
+                    snapshot.journals.extend(check_next_page(page)?);
+                    partial = Some(snapshot);
+                }
+                Some(snapshot) => {
+                    *is_good = true;
+                    self.on_snapshot(snapshot, &mut held);
+                }
+            }
+        }
     }
-    client.observe_listing(&snapshot);
-    request.watch_resume.clone_from(&snapshot.header);
-    let partitions = Arc::new(Partitions::new(&snapshot.journals));
-    listing.send_replace(Listing { response: Arc::new(snapshot), partitions, is_ready: true });
-    Ok(())
-}
 
-fn revision(header: Option<&Header>) -> i64 {
-    header.and_then(|header| header.etcd.as_ref()).map_or(0, |etcd| etcd.revision)
+    /// Publishes a snapshot, unless it may come from a broker which lags behind.
+    fn on_snapshot(&mut self, snapshot: ListResponse, held: &mut Held) {
+        let mark = Mark::of(&snapshot);
+        if mark.is_before(self.last) {
+            let since = held.take().map(|(_, believed)| believed);
+            let believed = since.unwrap_or_else(|| self.client.options().clock.now() + LAG_MAX);
+            *held = Some((snapshot, believed));
+            return;
+        }
+        *held = None;
+        if self.last == Some(mark) && self.listing.borrow().response.journals == snapshot.journals {
+            // The first snapshot of another call, with nothing new.
+            self.client.observe_listing(&snapshot);
+            return;
+        }
+        self.publish(snapshot);
+    }
+
+    fn publish(&mut self, snapshot: ListResponse) {
+        self.client.observe_listing(&snapshot);
+        self.last = Some(Mark::of(&snapshot));
+        let partitions = Arc::new(Partitions::new(&snapshot.journals));
+        self.listing.send_replace(Listing { response: Arc::new(snapshot), partitions, is_ready: true });
+    }
+
+    async fn until_believed(&self, held: &Held) {
+        match held {
+            Some((_, believed)) => self.client.options().clock.sleep_until(*believed).await,
+            None => std::future::pending().await,
+        }
+    }
 }

@@ -199,7 +199,7 @@ impl EtcdArgs {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Broker")]
 pub struct BrokerClientArgs {
-    /// Address of a broker: http://host:port or unix:///path.
+    /// Address of a broker: http://host:port or unix:///path. Of several, separated by commas, one that works is asked.
     #[arg(
         id = "broker.address",
         long = "broker.address",

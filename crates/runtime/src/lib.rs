@@ -13,6 +13,7 @@ pub mod logging;
 mod metrics;
 pub mod server;
 pub mod signals;
+mod socket;
 mod tasks;
 
 pub use clock::{Clock, Elapsed, Instant};

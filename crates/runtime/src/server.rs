@@ -21,7 +21,7 @@ use tonic::transport::server::TcpConnectInfo;
 use tower::ServiceExt;
 
 use crate::grpc::{CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, STREAM_WINDOW_BYTES};
-use crate::{BoxError, Clock, Metrics, OnError, TaskGroup};
+use crate::{BoxError, Clock, Metrics, OnError, TaskGroup, socket};
 
 /// Streams that one connection may have open. A consumer process reads a stream per journal over one connection.
 const CONCURRENT_STREAMS_MAX: u32 = 65_536;
@@ -30,6 +30,10 @@ const CONCURRENT_STREAMS_MAX: u32 = 65_536;
 const PENDING_RESETS_MAX: usize = 4096;
 /// Bytes that are buffered for sending, per stream.
 const SEND_BUFFER_BYTES_MAX: usize = 1 << 20;
+/// A client is pinged after this much silence: less than a client of ours waits before it asks whether we live.
+const PING_AFTER: Duration = Duration::from_secs(4);
+/// How long a client may take to answer a ping. One that is stopped or gone keeps no streams.
+const PONG_MAX: Duration = Duration::from_secs(15);
 /// How long to wait after a failure to accept.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
@@ -105,7 +109,10 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                stream.set_nodelay(true)?;
+                if let Err(error) = socket::prepare(&stream) {
+                    // The peer may be gone already, which the first read tells.
+                    tracing::debug!(%error, "cannot set the options of a connection");
+                }
                 Ok(Stream::Tcp(stream, peer))
             }
             Socket::Unix(listener, _) => Ok(Stream::Unix(listener.accept().await?.0)),
@@ -222,7 +229,9 @@ fn connection_builder() -> auto::Builder<TokioExecutor> {
         .max_frame_size(FRAME_BYTES_MAX)
         .max_concurrent_streams(CONCURRENT_STREAMS_MAX)
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
-        .max_send_buf_size(SEND_BUFFER_BYTES_MAX);
+        .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
+        .keep_alive_interval(Some(PING_AFTER))
+        .keep_alive_timeout(PONG_MAX);
     builder
 }
 

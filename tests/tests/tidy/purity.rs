@@ -36,6 +36,7 @@ const PURE: &[&str] = &[
     "crates/allocator/src/solver.rs",
     "crates/allocator/src/state.rs",
     "crates/client/src/append_service/verdict.rs",
+    "crates/client/src/brokers.rs",
     "crates/client/src/reader/frames.rs",
     "crates/client/src/reader/retry.rs",
     "crates/client/src/routes.rs",

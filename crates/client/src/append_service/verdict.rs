@@ -1,5 +1,6 @@
 //! What the outcome of one call means for the append which it carries.
 
+use crate::client::NOT_FOUND_ATTEMPTS;
 use crate::error::{ClientError, check_append};
 use crate::op::OpError;
 use proto::protocol::{AppendRequest, AppendResponse, Status};
@@ -17,14 +18,20 @@ pub(super) enum Verdict {
 
 /// Judges a call. Statuses which no repetition changes are fatal. An append which checks registers is the exception:
 /// its writer owns the journal, so a fault of the journal is waited out, and only a fence (or a request which makes no
-/// sense) is fatal, and that at once: the writer was replaced and must learn of it.
-pub(super) fn judge(request: &AppendRequest, outcome: Result<AppendResponse, ClientError>) -> Verdict {
+/// sense) is fatal, and that at once: the writer was replaced and must learn of it. A journal which is not found is
+/// looked for a few times: `attempts` calls were made before.
+pub(super) fn judge(
+    request: &AppendRequest,
+    attempts: u32,
+    outcome: Result<AppendResponse, ClientError>,
+) -> Verdict {
     let error = match outcome.and_then(|response| check_append(&request.journal, response)) {
         Ok(response) => return Verdict::Committed(response),
         Err(error) => error,
     };
     let is_fatal = match (&error, error.status()) {
         (_, Some(Status::RegisterMismatch)) => true,
+        (_, Some(Status::JournalNotFound)) if attempts < NOT_FOUND_ATTEMPTS => false,
         (
             _,
             Some(
@@ -46,7 +53,7 @@ mod tests {
     use super::*;
     use proto::protocol::{Fragment, LabelSelector, LabelSet};
 
-    fn verdict(checks: bool, outcome: Result<Status, ClientError>) -> &'static str {
+    fn verdict(checks: bool, attempts: u32, outcome: Result<Status, ClientError>) -> &'static str {
         let request = AppendRequest {
             journal: "a/journal".to_owned(),
             check_registers: checks.then(LabelSelector::default),
@@ -58,7 +65,7 @@ mod tests {
             registers: Some(LabelSet::default()),
             ..Default::default()
         });
-        match judge(&request, response) {
+        match judge(&request, attempts, response) {
             Verdict::Committed(_) => "committed",
             Verdict::Retry(_) => "retry",
             Verdict::Fatal(error) if error.is_fenced() => "fenced",
@@ -84,11 +91,12 @@ mod tests {
             (Status::FragmentStoreUnhealthy, "fatal", "retry"),
         ] {
             assert_eq!(
-                (verdict(false, Ok(status)), verdict(true, Ok(status))),
+                (verdict(false, 3, Ok(status)), verdict(true, 3, Ok(status))),
                 (plain, checking),
                 "{status}"
             );
         }
+        assert_eq!(verdict(false, 2, Ok(Status::JournalNotFound)), "retry");
     }
 
     #[test]
@@ -101,7 +109,7 @@ mod tests {
             (ClientError::Cancelled, "fatal"),
         ] {
             let text = error.to_string();
-            assert_eq!(verdict(true, Err(error)), expected, "{text}");
+            assert_eq!(verdict(true, 0, Err(error)), expected, "{text}");
         }
     }
 }

@@ -1,12 +1,11 @@
 //! A reader which survives its calls: it calls again, where the last one stopped, whenever a broker ends a call, goes
 //! away, or hands the journal over.
 
-use super::retry::{Decision, decide};
+use super::retry::{Attempts, Decision, Progress};
 use super::{Chunk, ReadError, Reader};
 use crate::client::JournalClient;
 use proto::protocol::{Fragment, ReadRequest};
 use runtime::Instant;
-use runtime::backoff::Backoff;
 
 /// Reads a journal over any number of calls.
 pub struct RetryReader {
@@ -14,9 +13,7 @@ pub struct RetryReader {
     /// As it was asked for, with the offset of the current call.
     request: ReadRequest,
     reader: Reader,
-    backoff: Backoff,
-    /// Calls since the last which got further.
-    attempts: u32,
+    attempts: Attempts,
     /// When to call again.
     resume: Option<Instant>,
 }
@@ -25,7 +22,7 @@ impl RetryReader {
     /// A reader of `request`. Its first call is made when bytes are asked for.
     pub fn new(client: JournalClient, request: ReadRequest) -> RetryReader {
         let reader = client.read(request.clone());
-        RetryReader { client, request, reader, backoff: Backoff::journal(), attempts: 0, resume: None }
+        RetryReader { client, request, reader, attempts: Attempts::new(), resume: None }
     }
 
     /// Offset of the next byte; −1 if the write head was requested and is not known yet.
@@ -57,8 +54,8 @@ impl RetryReader {
     pub fn seek(&mut self, offset: i64) {
         self.request.offset = offset;
         self.reader = self.client.read(self.request.clone());
-        (self.attempts, self.resume) = (0, None);
-        self.backoff.reset();
+        self.resume = None;
+        self.attempts.reset();
     }
 
     /// The next bytes. Waits for them, or for a broker which has them, as long as it takes.
@@ -90,14 +87,12 @@ impl RetryReader {
     }
 
     fn on_error(&mut self, error: ReadError) -> Result<(), ReadError> {
-        let progressed = self.reader.offset() != self.request.offset;
-        if progressed {
-            self.attempts = 0;
-            self.backoff.reset();
-        }
-        let decision = decide(&error, self.request.block, progressed, self.attempts);
         let now = self.client.options().clock.now();
-        self.attempts = self.attempts.saturating_add(1);
+        let progress = Progress {
+            is_further: self.reader.offset() != self.request.offset,
+            stood: self.reader.began().map(|began| now.saturating_duration_since(began)),
+        };
+        let decision = self.attempts.on_error(&error, self.request.block, progress);
         if let ReadError::UnsupportedUrl { .. } | ReadError::FragmentFile { .. } = error {
             // The broker can fetch what this client cannot.
             self.request.do_not_proxy = false;
@@ -109,12 +104,11 @@ impl RetryReader {
                 }
                 // A caller who asks again gets a new call.
                 self.resume = Some(now);
-                (self.attempts, self.backoff) = (0, Backoff::journal());
+                self.attempts.reset();
                 return Err(error);
             }
             Decision::Again => self.resume = Some(now),
-            Decision::Later => {
-                let wait = self.backoff.next();
+            Decision::Later(wait) => {
                 let (journal, offset) = (&self.request.journal, self.reader.offset());
                 tracing::warn!(journal, offset, %error, ?wait, "read failed (will retry)");
                 self.resume = Some(now + wait);

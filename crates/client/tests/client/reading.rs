@@ -214,6 +214,41 @@ async fn requests_follow_the_route_and_return_to_the_default_when_it_fails() {
 }
 
 #[tokio::test]
+async fn another_broker_is_asked_while_the_first_is_gone() {
+    let it = Fixture::start(&[A]).await;
+    let other = Fixture::start(&[A, "test/of-the-other"]).await;
+    let gone = Proxy::start(it.broker.endpoint(), &it.tasks).await.unwrap();
+    gone.cut().await.unwrap();
+
+    let both = format!("{},{}", gone.endpoint(), other.broker.endpoint());
+    let client = JournalClient::new(&both, ClientOptions::new(it.tasks.clone())).unwrap();
+    let listing = soon(client.list(LabelSelector::everything())).await.unwrap();
+    assert_eq!(listing.journals.len(), 2);
+    soon(client.append(append_to(A), "one".into())).await.unwrap();
+    assert_eq!(other.broker.content(A), b"one");
+}
+
+#[tokio::test]
+async fn the_brokers_of_routes_are_asked_while_the_configured_one_is_gone() {
+    let it = Fixture::start(&[A]).await;
+    let other = Fixture::start(&[A, "test/unrouted"]).await;
+    let proxy = Proxy::start(it.broker.endpoint(), &it.tasks).await.unwrap();
+    it.broker.set_route(Some(Route {
+        members: vec![Id { zone: "local".to_owned(), suffix: "other".to_owned() }],
+        primary: 0,
+        endpoints: vec![other.broker.endpoint().to_owned()],
+    }));
+    let client = JournalClient::new(proxy.endpoint(), ClientOptions::new(it.tasks.clone())).unwrap();
+    let mut reader = RetryReader::new(client.clone(), read_from("test/unrouted", 0, true));
+    soon(client.append(append_to(A), "learns the route".into())).await.unwrap();
+    proxy.cut().await.unwrap();
+    soon(client.append(append_to("test/unrouted"), "two".into())).await.unwrap();
+    assert_eq!(other.broker.content("test/unrouted"), b"two");
+    assert_eq!(soon(reader.next()).await.unwrap().bytes, "two");
+    assert_eq!(soon(client.list(LabelSelector::everything())).await.unwrap().journals.len(), 2);
+}
+
+#[tokio::test]
 async fn listings_are_joined_and_wait_for_their_broker() {
     let it = Fixture::start(&["test/1", "test/2", "test/3", "other/1", "test/4"].map(|name| name)).await;
     let mut proxy = Proxy::start(it.broker.endpoint(), &it.tasks).await.unwrap();
