@@ -13,6 +13,8 @@ use runtime::config::{
 };
 use runtime::{Clock, Entropy, Metrics, grpc};
 
+use crate::shard::hint_pace::GROWTH_BYTES;
+
 const LOOPBACK: &str = "127.0.0.1";
 /// What the names of groups begin with.
 const PREFIX: &str = "/gazette/consumers";
@@ -206,6 +208,8 @@ pub struct ConsumerOptions {
     pub debug_private: bool,
     /// How far ahead of wall time published messages are stamped. For tests.
     pub publish_clock_delta: Duration,
+    /// Growth of a recovery log after which its primary stores hints, in bytes.
+    pub hint_growth_bytes: i64,
     /// Time.
     pub clock: Clock,
     /// Randomness.
@@ -257,6 +261,7 @@ impl ConsumerOptions {
             debug_bind: None,
             debug_private: false,
             publish_clock_delta: Duration::ZERO,
+            hint_growth_bytes: GROWTH_BYTES,
             clock: Clock::system(),
             entropy,
             metrics: Metrics::new(),
@@ -296,6 +301,7 @@ impl ConsumerOptions {
             debug_bind: given(debug.port).map(|port| bind_address(is_single, &port)),
             debug_private: debug.private,
             publish_clock_delta: Duration::ZERO,
+            hint_growth_bytes: GROWTH_BYTES,
             clock: Clock::system(),
             entropy,
             metrics: Metrics::with_process(),

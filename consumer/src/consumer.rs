@@ -1,8 +1,9 @@
 //! A member of a consumer group, within a process: starts its parts in order, and stops them in the reverse one.
 //!
 //! The port opens first, so that the member can announce where it is reached. Requests wait until the mirror of etcd is
-//! loaded. Leaving in order ends the transactions of its shards, asks the group to take over, waits for that as long as it
-//! could happen, and gives the lease back.
+//! loaded. Leaving in order asks the group to take over, and waits for that as long as it could happen: meanwhile shards are
+//! served, and each ends its transaction when it is taken. Those which nobody takes end theirs last. Then the lease is given
+//! back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -142,6 +143,7 @@ impl Consumer {
             client,
             metrics: ConsumerMetrics::new(&options.metrics),
             publish_clock_delta: options.publish_clock_delta,
+            hint_growth_bytes: options.hint_growth_bytes,
             lease_lost: lease_lost.clone(),
         };
         let shards = ShardSet::start(Arc::new(process), &groups.work);
@@ -185,8 +187,6 @@ impl Consumer {
         let is_lost = self.lease_lost.is_cancelled();
         let has_failed = self.groups.in_order().iter().any(|group| group.token().is_cancelled());
         if !is_lost && !has_failed {
-            // Before others are asked to take over: they could be faster than the end of a transaction.
-            self.within_limit(self.shards.cede_primaries()).await;
             self.hand_over().await;
         }
         self.within_limit(self.shards.stop()).await;

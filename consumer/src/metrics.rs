@@ -1,6 +1,7 @@
 //! What a consumer process counts (consumer protocol §10). Series of shards are labelled by the shard's etcd key.
 
 use message::{Flags, QueueOutcome};
+use recoverylog::Played;
 use runtime::Metrics;
 use runtime::prometheus::{CounterVec, IntCounter, IntCounterVec, IntGaugeVec, Opts};
 
@@ -31,6 +32,8 @@ pub struct ConsumerMetrics {
     failures: IntCounterVec,
     fenced: IntCounterVec,
     hints_written: IntGaugeVec,
+    played: IntCounterVec,
+    played_bytes: IntCounterVec,
 }
 
 impl ConsumerMetrics {
@@ -95,6 +98,16 @@ impl ConsumerMetrics {
                 "courant_shard_hints_written_seconds",
                 "Unix time at which the hints of a shard were last recorded.",
                 &["shard"],
+            ),
+            played: counter(
+                "courant_shard_played_operations_total",
+                "Operations of recovery logs that were played by shards which became primary, before and after that.",
+                &["shard", "when"],
+            ),
+            played_bytes: counter(
+                "courant_shard_played_bytes_total",
+                "Bytes of recovery logs that were played by shards which became primary, before and after that.",
+                &["shard", "when"],
             ),
         }
     }
@@ -163,6 +176,18 @@ impl ShardMetrics {
     /// Another process took the fence of the recovery log.
     pub fn fenced(&self) {
         self.all.fenced.with_label_values(&[&self.fqn]).inc();
+    }
+
+    /// The recovery log was played, and taken over.
+    pub fn recovered(&self, played: &Played) {
+        let (all, after) = (played.read, played.read_after_request);
+        for (when, operations, bytes) in [
+            ("standby", all.operations - after.operations, all.bytes - after.bytes),
+            ("takeover", after.operations, after.bytes),
+        ] {
+            self.all.played.with_label_values(&[&self.fqn, when]).inc_by(operations);
+            self.all.played_bytes.with_label_values(&[&self.fqn, when]).inc_by(bytes);
+        }
     }
 
     /// The hints were recorded at this Unix time, in seconds.

@@ -99,12 +99,22 @@ async fn serve<A: Application>(
         (Ok(()), Some(recorder)) if process.lease_lost.is_cancelled() => probe_fence(process, recorder).await,
         (outcome, _) => outcome,
     };
-    if let (Ok(()), Some(writer)) = (&outcome, &writer) {
+    if let (Ok(()), Some(recorder), Some(writer)) = (&outcome, &recorder, &writer) {
         writer.record_last().await;
+        conclude(process, core, recorder).await;
     }
     drop((recorder, writer, shard));
     tasks.spawn_blocking("destroy store", move || store.destroy()).await;
     outcome.map_err(|error| Failure::serving("runTransactions")(error.into()))
+}
+
+/// Lets a successor know that everything is committed.
+async fn conclude<A: Application>(process: &SharedProcess<A>, core: &Core, recorder: &Recorder) {
+    match process.clock.timeout(txn::PROBE_LIMIT, recorder.conclude()).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::debug!(shard = %core.id, %error, "a successor was faster"),
+        Err(_) => tracing::debug!(shard = %core.id, "no time to tell a successor of the end"),
+    }
 }
 
 /// A process which lost its lease may find out only here that another one is primary: it had nothing to commit.

@@ -1,12 +1,12 @@
 //! A shard which this process runs: what its task, the service and the application share of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use client::{AppendService, JournalClient};
 use message::ClockSource;
-use proto::JournalName;
 use proto::consumer::replica_status::Code;
 use proto::consumer::{GetHintsResponse, ReplicaStatus, ShardSpec};
+use proto::{JournalName, MemberId};
 use runtime::{CancellationToken, TaskGroup};
 use tokio::sync::watch;
 
@@ -42,6 +42,8 @@ pub struct Core {
     pub spec: watch::Sender<Arc<ShardSpec>>,
     /// The assignment, as of now.
     pub assigned: watch::Sender<Assigned>,
+    /// Who was primary until this process became it, and is still there. Set before `assigned` says so.
+    pub predecessor: OnceLock<MemberId>,
     /// Whether requests can be served.
     pub availability: watch::Sender<Availability>,
     /// How far it is.
@@ -72,6 +74,7 @@ impl Core {
             fqn,
             spec: watch::Sender::new(spec),
             assigned: watch::Sender::new(assigned),
+            predecessor: OnceLock::new(),
             availability: watch::Sender::default(),
             progress: watch::Sender::default(),
             report: watch::Sender::new(Report { attempt: 0, status: ReplicaStatus::default() }),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use keyspace::{AssignmentKey, Compare};
 use proto::consumer::ReplicaStatus;
+use proto::consumer::replica_status::Code;
 use proto::{MemberId, Revision};
 
 use super::local_set::Assigned;
@@ -48,4 +49,12 @@ impl Held {
     pub fn unchanged(&self, key: String) -> Compare {
         Compare::ModRevision { key, equals: self.mod_revision }
     }
+}
+
+/// The member which served a shard as of `before`, if it is still there `now`: it may be about to end its last
+/// transaction.
+pub fn predecessor(before: &KeySpace, now: &KeySpace, shard: &str) -> Option<MemberId> {
+    let (key, entry) = before.assignments_of(shard).find(|(key, _)| key.slot == 0)?;
+    let is_there = entry.value.code() == Code::Primary && now.members().contains_key(&key.member);
+    is_there.then(|| key.member.clone())
 }

@@ -1,7 +1,7 @@
 //! Keeps the stored hints of a primary fresh, so that whoever comes next reads little of the recovery log.
 //!
 //! On promotion the recovered hints are stored as a backup, and the first hints of the new recorder as the primary's; then
-//! again every [`INTERVAL`], and when the shard ends while it is still assigned, as when the process exits.
+//! again as the log grows ([`HintPace`]), and when the shard ends while it is still assigned, as when the process exits.
 //! Nothing here may fail the shard: old hints cost time, not correctness.
 
 use std::sync::Arc;
@@ -16,13 +16,12 @@ use runtime::{BoxError, CancellationToken, Clock};
 
 use super::core::Core;
 use super::held::Held;
+use super::hint_pace::HintPace;
 use super::process::SharedProcess;
 use crate::Application;
 use crate::hints::{self, HintsStoreError, Outcome};
 use crate::schema::Mirror;
 
-/// How often a running primary records its hints.
-const INTERVAL: Duration = Duration::from_secs(5 * 60);
 /// Longest time that a shard which ends spends on its last hints.
 const LAST_LIMIT: Duration = Duration::from_secs(5);
 
@@ -33,6 +32,7 @@ pub struct HintWriter {
     mirror: Mirror,
     me: MemberId,
     clock: Clock,
+    growth_bytes: i64,
     recorder: Recorder,
     /// Not yet stored, if any.
     recovered: Option<FsmHints>,
@@ -51,6 +51,7 @@ impl HintWriter {
             mirror: process.mirror.clone(),
             me: process.me.clone(),
             clock: process.clock.clone(),
+            growth_bytes: process.hint_growth_bytes,
             recorder: recorder?,
             recovered: recovered.flatten(),
         })
@@ -69,9 +70,27 @@ impl HintWriter {
         if let Some(recovered) = &self.recovered {
             self.store_recovered(recovered).await;
         }
+        let began = self.clock.now();
+        let mut pace = HintPace::new(self.growth_bytes);
+        // The log grows with transactions, and each of them shows here.
+        let mut progress = self.core.progress.subscribe();
         loop {
-            self.record().await;
-            self.clock.sleep(INTERVAL).await;
+            let due = async {
+                match pace.due(self.recorder.write_head()) {
+                    Some(due) => self.clock.sleep_until(began + due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = due => match self.record().await {
+                    Some(head) => pace.written(self.clock.now() - began, head),
+                    None => pace.failed(self.clock.now() - began),
+                },
+                changed = progress.changed() => if changed.is_err() {
+                    return std::future::pending().await;
+                },
+            }
         }
     }
 
@@ -107,22 +126,29 @@ impl HintWriter {
         }
     }
 
-    async fn record(&self) {
+    /// Records hints once; gives the end of the log that they are of.
+    async fn record(&self) -> Option<i64> {
         let shard = &self.core.id;
+        // A successor is not to be kept waiting for hints which would not be stored.
+        let guard = self.guard()?;
         let built = match self.recorder.build_hints().await {
             Ok(built) => built,
             Err(error) => {
                 tracing::debug!(%shard, %error, "there are no hints to record");
-                return;
+                return None;
             }
         };
-        let Some(guard) = self.guard() else { return };
+        let head = self.recorder.write_head();
         match hints::record(self.mirror.etcd(), &self.core.spec(), guard, &built).await {
-            Ok(Outcome::Written) => self.core.metrics.hints_written(self.clock.unix_seconds()),
+            Ok(Outcome::Written) => {
+                self.core.metrics.hints_written(self.clock.unix_seconds());
+                return Some(head);
+            }
             Ok(Outcome::Conflict) => {
                 tracing::debug!(%shard, "the shard is assigned anew; its hints are not recorded")
             }
             Err(error) => tracing::warn!(%shard, %error, "cannot record hints"),
         }
+        None
     }
 }

@@ -5,6 +5,7 @@ mod budget;
 mod core;
 mod failure;
 mod held;
+pub mod hint_pace;
 mod hint_writer;
 mod local_set;
 mod process;

@@ -28,6 +28,8 @@ pub struct Process<A> {
     pub metrics: ConsumerMetrics,
     /// How far ahead of wall time published messages are stamped. Zero but in tests.
     pub publish_clock_delta: Duration,
+    /// Growth of a recovery log which makes new hints worth their write, in bytes.
+    pub hint_growth_bytes: i64,
     /// Cancelled when the lease of the process is lost: others may own its shards.
     pub lease_lost: CancellationToken,
 }

@@ -1,7 +1,9 @@
 //! Rebuilding the files of a shard from its recovery log, first as a standby and then for good.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::AppendService;
 use proto::consumer::replica_status::Code;
@@ -9,13 +11,17 @@ use proto::consumer::{GetHintsResponse, ReplicaStatus, Status, get_hints_respons
 use proto::protocol::LabelSelector;
 use proto::recoverylog::FsmHints;
 use proto::{JournalName, labels};
-use recoverylog::{Author, Played, Player, Recorder};
+use recoverylog::{Author, PlayError, Played, Player, Recorder};
 use runtime::{BoxError, TaskGroup};
 
 use super::core::Core;
 use super::failure::Failure;
 use super::process::SharedProcess;
 use crate::{Application, hints};
+
+/// How long a new primary waits for the one before to finish its transaction. It may take the log at any time: what the
+/// other one has not committed by then is done again.
+const PREDECESSOR_LIMIT: Duration = Duration::from_secs(5);
 
 /// A replica which plays the shard's log, or has nothing to play.
 pub struct Standby {
@@ -82,38 +88,21 @@ impl Standby {
         core: &Arc<Core>,
         number: u64,
     ) -> Result<Option<Option<Recovered>>, Failure> {
-        let mut assigned = core.assigned.subscribe();
-        let token = core.tasks.token().clone();
         let Some(playing) = self.playing else {
+            let mut assigned = core.assigned.subscribe();
             return tokio::select! {
                 biased;
-                () = token.cancelled() => Ok(None),
+                () = core.tasks.token().cancelled() => Ok(None),
                 () = core.cede.cancelled() => Ok(None),
                 _ = assigned.wait_for(|assigned| assigned.slot == 0) => Ok(Some(None)),
             };
         };
         let author = Author::random(&process.entropy);
-        let mut is_tailing = false;
-        let mut is_injected = false;
-        let played = loop {
-            tokio::select! {
-                biased;
-                () = token.cancelled() => break None,
-                () = core.cede.cancelled() => break None,
-                played = playing.player.done() => break Some(played),
-                // The check is over once it was true, so a wait that ended is not started again.
-                _ = assigned.wait_for(|assigned| assigned.slot == 0), if !is_injected => {
-                    is_injected = true;
-                    playing.player.inject_handoff(author);
-                }
-                () = playing.player.tailing(), if !is_tailing => {
-                    is_tailing = true;
-                    core.report(number, ReplicaStatus::new(Code::Standby));
-                }
+        match playing.play(process, core, number, author).await {
+            Some(Ok(played)) => {
+                core.metrics.recovered(&played);
+                Ok(Some(Some(playing.recovered(played, author))))
             }
-        };
-        match played {
-            Some(Ok(played)) => Ok(Some(Some(playing.recovered(played, author)))),
             Some(Err(error)) => {
                 remove(&playing.tasks, playing.directory).await;
                 Err(Failure::starting("beginRecovery: playLog")(error.into()))
@@ -130,6 +119,56 @@ impl Standby {
 }
 
 impl Playing {
+    /// Plays until `author` has taken the log over, which is when the shard's assignment is the primary's. `None` if the
+    /// shard was given up before.
+    async fn play<A: Application>(
+        &self,
+        process: &SharedProcess<A>,
+        core: &Core,
+        number: u64,
+        author: Author,
+    ) -> Option<Result<Played, PlayError>> {
+        let mut assigned = core.assigned.subscribe();
+        let mut turn = pin!(async {
+            if assigned.wait_for(|assigned| assigned.slot == 0).await.is_ok() {
+                self.await_predecessor(process, core).await;
+            }
+        });
+        let mut is_tailing = false;
+        let mut is_injected = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = core.tasks.token().cancelled() => return None,
+                () = core.cede.cancelled() => return None,
+                played = self.player.done() => return Some(played),
+                () = &mut turn, if !is_injected => {
+                    is_injected = true;
+                    self.player.inject_handoff(author);
+                }
+                () = self.player.tailing(), if !is_tailing => {
+                    is_tailing = true;
+                    core.report(number, ReplicaStatus::new(Code::Standby));
+                }
+            }
+        }
+    }
+
+    /// Waits until the process which served the shard before has said that it ended its last transaction, or is gone.
+    async fn await_predecessor<A: Application>(&self, process: &SharedProcess<A>, core: &Core) {
+        let Some(predecessor) = core.predecessor.get() else { return };
+        let mut spaces = process.mirror.subscribe();
+        tokio::select! {
+            biased;
+            () = self.player.concluded() => {}
+            _ = spaces.wait_for(|now| !now.members().contains_key(predecessor)) => {}
+            () = process.clock.sleep(PREDECESSOR_LIMIT) => {
+                tracing::info!(shard = %core.id, %predecessor, limit = ?PREDECESSOR_LIMIT,
+                    "taking over from a primary which has not said that it ended");
+            }
+        }
+    }
+
     fn recovered(self, played: Played, author: Author) -> Recovered {
         let hints = (played.log == self.own_log).then(|| played.fsm.build_hints(&played.log));
         let Playing { response, own_log, directory, .. } = self;

@@ -1,8 +1,8 @@
 //! The shards of this process: one task follows the mirror, and starts, promotes, replaces and gives up shards.
 //!
 //! Each snapshot of etcd is published together with the shards that belong to it, so that a request which is to be
-//! answered here always finds its shard. A shard which is given up finishes its transaction by itself; nobody waits for
-//! it, as its recovery log is fenced once another process takes over.
+//! answered here always finds its shard. A shard which is given up finishes its transaction by itself, and then says in
+//! its recovery log that it has: whoever takes over waits for that, but not for long.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use runtime::{BoxError, CancellationToken, OnError, TaskGroup};
 use tokio::sync::watch;
 
 use super::core::Core;
-use super::held::Held;
+use super::held::{self, Held};
 use super::local_set::{self, Assigned, Change};
 use super::process::SharedProcess;
 use super::{reporter, task};
@@ -59,19 +59,6 @@ impl ShardSet {
     /// Follows the views.
     pub fn subscribe(&self) -> watch::Receiver<Arc<View>> {
         self.view.clone()
-    }
-
-    /// Asks the primaries to finish their transactions, record their hints and close, although they are still assigned
-    /// here: whoever takes over then finds everything committed. Waits until they have.
-    pub async fn cede_primaries(&self) {
-        let view = self.view();
-        let primaries = view.shards.values().filter(|core| core.assigned.borrow().slot == 0);
-        let ended = primaries.map(|core| {
-            core.cede.cancel();
-            let mut availability = core.availability.subscribe();
-            async move { drop(availability.wait_for(|now| now.has_ended).await) }
-        });
-        futures::future::join_all(ended).await;
     }
 
     /// Gives all shards up: they finish their transactions and close. Waits until they have.
@@ -137,7 +124,9 @@ impl<A: Application> Driver<A> {
                 Change::Promote(at) => {
                     self.refresh(key_space, &id);
                     tracing::info!(shard = %id, slot = at.slot, "the shard moves to a lower slot");
-                    self.running[&id].assigned.send_replace(at);
+                    let core = &self.running[&id];
+                    self.note_predecessor(key_space, core, at);
+                    core.assigned.send_replace(at);
                 }
                 Change::Refresh => self.refresh(key_space, &id),
                 Change::Stop => self.give_up(&id),
@@ -153,11 +142,22 @@ impl<A: Application> Driver<A> {
         let tasks = self.tasks.child(&id);
         let core = Core::new(Arc::clone(&id), fqn, Arc::clone(&item.value), at, tasks.clone(), metrics);
         let core = Arc::new(core);
+        self.note_predecessor(key_space, &core, at);
         let (mirror, me, clock) =
             (self.process.mirror.clone(), self.process.me.clone(), self.process.clock.clone());
         tasks.spawn("report", OnError::Log, reporter::run(Arc::clone(&core), mirror, me, clock));
         tasks.spawn("run", OnError::Log, task::run(Arc::clone(&self.process), Arc::clone(&core)));
         self.running.insert(id, core);
+    }
+
+    /// Remembers who served the shard before, if this process is now to serve it.
+    fn note_predecessor(&self, key_space: &KeySpace, core: &Core, at: Assigned) {
+        let before = Arc::clone(&self.publisher.borrow().key_space);
+        if at.slot == 0
+            && let Some(member) = held::predecessor(&before, key_space, &core.id)
+        {
+            core.predecessor.get_or_init(|| member);
+        }
     }
 
     fn refresh(&self, key_space: &KeySpace, id: &Arc<str>) {

@@ -22,7 +22,8 @@ use super::prior::{Ack, Prior};
 use crate::Store;
 use crate::shard::Shard;
 
-/// Producers which are this much older than the newest one of their journal are forgotten, if nothing of them is open.
+/// Producers which are this much older than the newest one of their journal, and were not heard of for as long, are
+/// forgotten, if nothing of them is open.
 pub const PRODUCER_HORIZON: Duration = Duration::from_secs(24 * 3600);
 
 /// What a transaction has read, and the acknowledgements it owes.

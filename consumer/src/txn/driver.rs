@@ -3,7 +3,7 @@
 use std::task::Poll;
 
 use client::{OpError, OpFuture, Publisher};
-use message::sequencer::Step;
+use message::sequencer::{Pruning, Step};
 use message::{Envelope, Message, QueueOutcome, Sequencer};
 use runtime::{CancellationToken, Clock, Instant};
 
@@ -241,7 +241,12 @@ impl<A: Application> Driver<'_, A> {
     async fn commit(&mut self) -> Result<usize, LoopError> {
         let finalized = self.app.finalize_txn(self.shard, self.store, self.publisher);
         until_cancelled(&self.token, finalized).await?.map_err(LoopError::Finalize)?;
-        let states = self.sequencer.checkpoint(commit::PRODUCER_HORIZON, self.clock.unix_now());
+        let pruning = Pruning {
+            horizon: commit::PRODUCER_HORIZON,
+            unix_now: self.clock.unix_now(),
+            running: self.now(),
+        };
+        let states = self.sequencer.checkpoint(pruning);
         let parts = Parts::new(states, self.publisher.build_ack_intents().map_err(LoopError::Intents)?);
         self.prior = parts.start(self.shard, self.store, self.publisher)?;
         self.app.finished_txn(self.shard, self.store, self.prior.commit().clone()).await;

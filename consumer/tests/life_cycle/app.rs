@@ -74,6 +74,8 @@ pub struct Calls {
     pub deferred: AtomicUsize,
     /// Messages of the running transaction.
     pub consumed: AtomicUsize,
+    /// Messages which were counted, again included.
+    pub total: AtomicUsize,
 }
 
 /// A key which opens a transaction.
@@ -119,6 +121,7 @@ impl Application for Counter {
         }
         self.calls.consumed.fetch_add(1, Ordering::Relaxed);
         if message.uuid.flags() != Flags::ACK_TXN {
+            self.calls.total.fetch_add(1, Ordering::Relaxed);
             let count = store.state.entry(message.key.clone()).or_default();
             *count += 1;
             let target = Target { journal: JournalName::parse(COUNTS)?, framing: Framing::Json };

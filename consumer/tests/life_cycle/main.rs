@@ -3,159 +3,21 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod app;
+mod fixture;
+mod hand_over;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use app::{COUNTS, Count, Counter, OPENS};
-use client::specs::{JournalNode, ShardSet};
-use client::{
-    AppendService, ClientError, ClientOptions, CommittedReader, NewMessage, Publisher, ShardClient,
-};
-use consumer::{Consumer, ConsumerOptions};
-use message::mapping::Target;
-use message::{Flags, Framing, Sequencer};
-use proto::JournalName;
+use app::{COUNTS, Counter, OPENS};
+use client::ShardClient;
+use client::specs::ShardSet;
+use fixture::*;
 use proto::consumer::replica_status::Code;
-use proto::consumer::{
-    GetHintsRequest, GetHintsResponse, ListRequest, StatRequest, StatResponse, Status, UnassignRequest,
-    list_response,
-};
-use proto::protocol::{ApplyRequest, ReadRequest, apply_request};
-use runtime::{Clock, TaskGroup};
-use testkit::TestBroker;
-
-const JOURNALS: &str = "
-name: test/
-replication: 1
-fragment: {length: 1048576, compression_codec: NONE, refresh_interval: 1s, stores: ['file:///']}
-labels: [{name: content-type, value: application/x-ndjson}]
-children:
-- {name: test/counts}
-- {name: test/keys}
-- name: test/logs/
-  labels: [{name: content-type, value: application/x-gazette-recoverylog}]
-  children: [{name: test/logs/counter}]
-";
-
-const KEYS: &str = "test/keys";
-
-/// A broker, and what tests do with a group of counters over it.
-struct Fixture {
-    broker: TestBroker,
-    tasks: TaskGroup,
-    publisher: Publisher,
-}
-
-impl Fixture {
-    async fn start() -> Fixture {
-        let broker = TestBroker::start().await.unwrap();
-        let client = broker.client().unwrap();
-        client.apply(JournalNode::parse(JOURNALS).unwrap().to_apply_request().unwrap()).await.unwrap();
-        let tasks = TaskGroup::new("test");
-        let publisher = Publisher::new(AppendService::new(client, tasks.child("appends")), None);
-        Fixture { broker, tasks, publisher }
-    }
-
-    async fn member(&self, app: &Counter) -> Consumer {
-        let mut options = ConsumerOptions::local(self.broker.endpoint(), "/test/counters").unwrap();
-        options.lease_ttl = Duration::from_secs(2);
-        Consumer::start(app.clone(), options).await.unwrap()
-    }
-
-    fn shards(&self, member: &Consumer) -> ShardClient {
-        ShardClient::new(member.endpoint(), ClientOptions::new(self.tasks.clone())).unwrap()
-    }
-
-    /// Creates the shard `counter`, with further fields of its specification.
-    async fn create(&self, shards: &ShardClient, fields: &str) {
-        let set = format!(
-            "shards: [{{id: counter, sources: [{{journal: test/keys}}], max_txn_duration: 1s, {fields}}}]"
-        );
-        shards.apply(ShardSet::parse(&set).unwrap().to_apply_request().unwrap()).await.unwrap();
-    }
-
-    /// Publishes keys, and gives the end of the last one in the journal.
-    async fn publish(&self, keys: &[&str]) -> i64 {
-        let mut end = 0;
-        for key in keys {
-            let target = Target { journal: JournalName::parse(KEYS).unwrap(), framing: Framing::Json };
-            let published = self.publisher.publish_committed(|_| Ok(target), Count::of(key)).unwrap();
-            end = published.await.unwrap().commit.as_ref().unwrap().end;
-        }
-        end
-    }
-
-    /// Every count which was published and committed before `end`.
-    async fn counts(&self, end: i64) -> Vec<(String, u64)> {
-        let request = ReadRequest { journal: COUNTS.to_owned(), end_offset: end, ..ReadRequest::default() };
-        let new_message: NewMessage<Count> = Arc::new(|_| Ok(Count::default()));
-        let sequencer = Sequencer::new(Vec::new(), 1000, 1 << 20);
-        let mut reader = CommittedReader::new(self.broker.client().unwrap(), request, new_message, sequencer);
-        let mut counts = Vec::new();
-        loop {
-            match reader.next().await {
-                Ok(envelope) if envelope.message.uuid.flags() == Flags::ACK_TXN => {}
-                Ok(envelope) => counts.push((envelope.message.key, envelope.message.count)),
-                Err(error) => {
-                    assert!(error.is_eof(), "{error}");
-                    return counts;
-                }
-            }
-        }
-    }
-
-    async fn stop(self) {
-        self.tasks.cancel();
-        self.broker.stop().await.unwrap();
-    }
-}
-
-const WITH_LOG: &str = "recovery_log_prefix: test/logs, hint_prefix: /test/hints, hint_backups: 2";
-
-async fn shard(shards: &ShardClient) -> Option<list_response::Shard> {
-    shards.list(ListRequest::default()).await.unwrap().shards.into_iter().next()
-}
-
-/// Waits until `condition` is true of the shard, within the time that a test may take.
-async fn wait_for(
-    shards: &ShardClient,
-    condition: impl Fn(&list_response::Shard) -> bool,
-) -> list_response::Shard {
-    let clock = Clock::system();
-    let seen = async {
-        loop {
-            if let Some(shard) = shard(shards).await.filter(|shard| condition(shard)) {
-                return shard;
-            }
-            clock.sleep(Duration::from_millis(10)).await;
-        }
-    };
-    let seen = clock.timeout(Duration::from_secs(30), seen).await;
-    match seen {
-        Ok(shard) => shard,
-        Err(_) => panic!("the shard did not come to be so: {:?}", shard(shards).await),
-    }
-}
-
-fn codes(shard: &list_response::Shard) -> Vec<Code> {
-    shard.status.iter().map(|status| status.code()).collect()
-}
-
-fn is_primary(shard: &list_response::Shard) -> bool {
-    codes(shard).contains(&Code::Primary)
-}
-
-async fn stat(shards: &ShardClient, read_through: i64) -> Result<StatResponse, ClientError> {
-    let read_through = BTreeMap::from([(KEYS.to_owned(), read_through)]);
-    shards.stat(StatRequest { shard: "counter".to_owned(), read_through, ..StatRequest::default() }).await
-}
-
-fn pairs(pairs: &[(&str, u64)]) -> Vec<(String, u64)> {
-    pairs.iter().map(|(key, count)| ((*key).to_owned(), *count)).collect()
-}
+use proto::consumer::{GetHintsRequest, GetHintsResponse, StatRequest, Status, UnassignRequest};
+use proto::protocol::{ApplyRequest, apply_request};
+use runtime::Clock;
 
 #[tokio::test]
 async fn a_stat_reads_the_writes_before_it_and_says_where_outputs_are() {
@@ -363,57 +225,5 @@ async fn an_unassigned_primary_is_assigned_anew() {
     let publish_at = stat(&shards, end).await.unwrap().publish_at[COUNTS];
     assert_eq!(fixture.counts(publish_at).await, pairs(&[("a", 1), ("a", 2), ("a", 3)]));
     member.stop().await.unwrap();
-    fixture.stop().await;
-}
-
-#[tokio::test]
-async fn a_hot_standby_takes_over_when_the_primary_dies() {
-    let fixture = Fixture::start().await;
-    let app = Counter::default();
-    let (dies, lives) = (fixture.member(&app).await, fixture.member(&app).await);
-    let shards = fixture.shards(&lives);
-    fixture.create(&shards, &format!("hot_standbys: 1, {WITH_LOG}")).await;
-    let ready = |shard: &list_response::Shard| {
-        let mut codes = codes(shard);
-        codes.sort();
-        codes == [Code::Standby, Code::Primary]
-    };
-    let listed = wait_for(&shards, ready).await;
-    let end = fixture.publish(&["a", "b"]).await;
-    // Answered by the primary, whichever of the two it is.
-    assert_eq!(stat(&shards, end).await.unwrap().read_through[KEYS], end);
-    let primary = listed.route.unwrap().primary_id().cloned().unwrap();
-    let (dies, lives) = if *dies.id() == primary { (dies, lives) } else { (lives, dies) };
-    let shards = fixture.shards(&lives);
-    dies.kill().await;
-    wait_for(&shards, |shard| codes(shard) == [Code::Primary]).await;
-    let end = fixture.publish(&["a"]).await;
-    let publish_at = stat(&shards, end).await.unwrap().publish_at[COUNTS];
-    assert_eq!(fixture.counts(publish_at).await, pairs(&[("a", 1), ("b", 1), ("a", 2)]));
-    lives.stop().await.unwrap();
-    fixture.stop().await;
-}
-
-#[tokio::test]
-async fn a_member_which_leaves_hands_its_shard_over() {
-    let fixture = Fixture::start().await;
-    let app = Counter::default();
-    let leaves = fixture.member(&app).await;
-    let shards = fixture.shards(&leaves);
-    fixture.create(&shards, WITH_LOG).await;
-    wait_for(&shards, is_primary).await;
-    let stays = fixture.member(&app).await;
-    fixture.publish(&["a", "b", "a"]).await;
-    leaves.stop().await.unwrap();
-    let shards = fixture.shards(&stays);
-    let id = stays.id().to_proto();
-    let moved = |shard: &list_response::Shard| {
-        is_primary(shard) && shard.route.as_ref().is_some_and(|route| route.primary_id() == Some(&id))
-    };
-    wait_for(&shards, moved).await;
-    let end = fixture.publish(&["b"]).await;
-    let publish_at = stat(&shards, end).await.unwrap().publish_at[COUNTS];
-    assert_eq!(fixture.counts(publish_at).await, pairs(&[("a", 1), ("b", 1), ("a", 2), ("b", 2)]));
-    stays.stop().await.unwrap();
     fixture.stop().await;
 }

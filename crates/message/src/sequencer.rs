@@ -24,6 +24,7 @@
 
 mod checkpoint;
 mod decision;
+mod pruning;
 mod replay;
 mod ring;
 
@@ -31,6 +32,7 @@ use crate::{Clock, Envelope, Flags, Message, ProducerId};
 pub use checkpoint::{InvalidProducer, ProducerState, SourceState, from_sources, to_sources};
 pub use decision::QueueOutcome;
 use decision::{Known, decide};
+pub use pruning::Pruning;
 pub use replay::{ReplayError, ReplayRange};
 use ring::{Ring, SlotId, bytes_of};
 use std::collections::HashMap;
@@ -71,6 +73,10 @@ struct Producer {
     ring_last: Option<SlotId>,
     /// Checkpoint epoch in which the sequence began; zero if there is none.
     pending_epoch: u64,
+    /// Checkpoint epoch of the last message; zero if there was none.
+    seen_epoch: u64,
+    /// For how long the sequencer had run by the end of that epoch.
+    seen: Duration,
 }
 
 impl Producer {
@@ -82,6 +88,8 @@ impl Producer {
             ring_first: None,
             ring_last: None,
             pending_epoch: 0,
+            seen_epoch: 0,
+            seen: Duration::ZERO,
         }
     }
 }
@@ -161,6 +169,7 @@ impl<M: Message> Sequencer<M> {
             (UNTRACKED, QueueOutcome::OutsideCommit)
         } else {
             let producer = self.producer(journal, uuid.producer(), clock);
+            self.producers[producer].seen_epoch = self.epoch;
             let known = self.known(producer);
             let outcome = decide(&known, uuid.flags(), clock);
             report_misuse(&known, &envelope, outcome);
@@ -314,16 +323,10 @@ impl<M: Message> Sequencer<M> {
         self.producers.iter().filter(|producer| producer.begin.is_some()).count()
     }
 
-    /// The state to continue from, by journal name.
-    ///
-    /// Forgets producers whose clocks are more than `prune_horizon` behind, unless it is zero: behind the largest clock
-    /// of their journal, or `now` (since the Unix epoch) if that is earlier, so that one producer whose clock runs ahead
-    /// does not end the others' de-duplication. A producer with an open sequence is never forgotten, since its
-    /// acknowledgement may yet come.
-    pub fn checkpoint(&mut self, prune_horizon: Duration, now: Duration) -> Vec<SourceState> {
-        if !prune_horizon.is_zero() {
-            self.prune(prune_horizon, Clock::from_unix(now));
-        }
+    /// The state to continue from, by journal name. Forgets producers as `pruning` says, but never one with an open
+    /// sequence, since its acknowledgement may yet come.
+    pub fn checkpoint(&mut self, pruning: Pruning) -> Vec<SourceState> {
+        self.prune(pruning);
         self.epoch += 1;
         self.pending = 0;
 
@@ -341,14 +344,18 @@ impl<M: Message> Sequencer<M> {
         states
     }
 
-    fn prune(&mut self, horizon: Duration, now: Clock) {
+    fn prune(&mut self, pruning: Pruning) {
         for journal in &mut self.journals {
             let clocks = journal.producers.values().map(|index| self.producers[*index].min_clock);
-            let threshold = clocks.max().unwrap_or(Clock::ZERO).min(now).saturating_sub(horizon);
+            let newest = clocks.max().unwrap_or(Clock::ZERO);
             journal.recent = None;
             journal.producers.retain(|_, index| {
-                let producer = &self.producers[*index];
-                let keep = producer.begin.is_some() || producer.max_clock >= threshold;
+                let producer = &mut self.producers[*index];
+                if producer.seen_epoch == self.epoch {
+                    producer.seen = pruning.running;
+                }
+                let keep =
+                    producer.begin.is_some() || !pruning.forgets(newest, producer.max_clock, producer.seen);
                 if !keep {
                     self.vacant.push(*index);
                 }
@@ -383,7 +390,9 @@ impl<M: Message> Sequencer<M> {
 
     /// Ends the producer's sequence, with everything through `clock` processed.
     fn settle(&mut self, producer: usize, clock: Clock) {
-        let ended = std::mem::replace(&mut self.producers[producer], Producer::at(clock, None));
+        let Producer { seen_epoch, seen, .. } = self.producers[producer];
+        let settled = Producer { seen_epoch, seen, ..Producer::at(clock, None) };
+        let ended = std::mem::replace(&mut self.producers[producer], settled);
         if ended.pending_epoch == self.epoch {
             self.pending -= 1;
         }

@@ -24,6 +24,7 @@ mod replay;
 mod segment;
 mod staging;
 mod step;
+mod tally;
 #[cfg(test)]
 mod testing;
 
@@ -40,3 +41,4 @@ pub use recording::{NotYet, Recording, RecordingError, complete_hints, is_proper
 pub use replay::replay;
 pub use segment::{Segment, SegmentError, SegmentSet};
 pub use step::{FileOp, Step};
+pub use tally::Tally;

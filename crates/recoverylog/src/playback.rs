@@ -16,6 +16,7 @@ use crate::op::{Action, FRAME_BYTES_MAX, Fnode, Op};
 use crate::path;
 use crate::play_error::{BrokenChain, Doubt, PlayError};
 use crate::step::{FileOp, Step};
+use crate::tally::Tally;
 use bytes::{Buf, Bytes, BytesMut};
 use message::{Split, fixed};
 use proto::JournalName;
@@ -71,9 +72,14 @@ pub struct Playback {
     handoffs: u32,
     /// Who wrote the last operation which applied.
     last_author: Option<Author>,
+    /// Who said that nothing more of them follows: an author takes over by an operation of nothing, and so ends.
+    concluded: Option<Author>,
     /// Bytes which were skipped since the last operation which applied.
     doubt: Option<Doubt>,
     tailing: bool,
+    read: Tally,
+    /// What had been read when the request to complete came.
+    read_before_request: Tally,
 }
 
 impl Playback {
@@ -93,8 +99,11 @@ impl Playback {
             goal: Goal::Tail,
             handoffs: 0,
             last_author: None,
+            concluded: None,
             doubt,
             tailing: false,
+            read: Tally::default(),
+            read_before_request: Tally::default(),
         }
     }
 
@@ -129,12 +138,23 @@ impl Playback {
     fn complete_with(&mut self, goal: Goal) {
         if self.goal == Goal::Tail {
             self.goal = goal;
+            self.read_before_request = self.read;
         }
     }
 
     /// Whether the head of the log was reached.
     pub fn is_tailing(&self) -> bool {
         self.tailing
+    }
+
+    /// Whether the author of the log has said that nothing more of them follows: see [`crate::Recorder::conclude`].
+    pub fn is_concluded(&self) -> bool {
+        self.concluded.is_some() && self.concluded == self.last_author
+    }
+
+    /// What was read, in all and since the request to complete.
+    pub fn tally(&self) -> (Tally, Tally) {
+        (self.read, self.read.since(self.read_before_request))
     }
 
     /// Where the playback is: the log, the offset up to which it was read, and the log's known write head.
@@ -369,6 +389,7 @@ impl Playback {
         let end = first_offset.saturating_add_unsigned(frame_len as u64);
         let log = self.reading.clone();
         let span = Span { log: &log, first_offset, last_offset: end.saturating_add_unsigned(written) };
+        self.read.add(frame_len as u64 + written);
 
         let applied = match self.fsm.apply(&op, payload, span) {
             Ok(()) => {
@@ -379,6 +400,9 @@ impl Playback {
             Err(error) => return self.refuse(&op, error, end),
         };
         self.offset = end;
+        if op.action == Action::Nothing && self.last_author == Some(op.author) {
+            self.concluded = Some(op.author);
+        }
         (self.last_author, self.doubt) = (Some(op.author), None);
         if applied {
             self.re_enact(&op, file_ops);

@@ -8,7 +8,7 @@ mod task;
 
 use crate::play_error::PlayError;
 use crate::playback::Playback;
-use crate::{Author, Fsm};
+use crate::{Author, Fsm, Tally};
 use client::JournalClient;
 use proto::JournalName;
 use proto::recoverylog::FsmHints;
@@ -28,6 +28,10 @@ pub struct Played {
     pub log: JournalName,
     /// The rebuilt directory.
     pub dir: PathBuf,
+    /// What was read.
+    pub read: Tally,
+    /// What of it was read after the request to complete: little, if the player was at the head.
+    pub read_after_request: Tally,
 }
 
 /// How far a playback has come.
@@ -41,6 +45,8 @@ pub struct Progress {
     pub head: i64,
     /// Whether the head of the last log was reached.
     pub tailing: bool,
+    /// Whether the log's author has said that nothing more of them follows.
+    pub concluded: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -114,8 +120,18 @@ impl Player {
     /// Waits until the head of the log was reached. Of a playback which ends before, it never returns: wait for
     /// [`Player::done`], too.
     pub async fn tailing(&self) {
+        self.reaches(|progress| progress.tailing).await;
+    }
+
+    /// Waits until the log's author has said that nothing more of them follows: see [`crate::Recorder::conclude`]. Of a
+    /// playback which ends before, it never returns.
+    pub async fn concluded(&self) {
+        self.reaches(|progress| progress.concluded).await;
+    }
+
+    async fn reaches(&self, condition: impl Fn(&Progress) -> bool) {
         let mut progress = self.shared.progress.clone();
-        if progress.wait_for(|p| p.as_ref().is_some_and(|p| p.tailing)).await.is_err() {
+        if progress.wait_for(|now| now.as_ref().is_some_and(&condition)).await.is_err() {
             std::future::pending().await
         }
     }

@@ -154,6 +154,15 @@ impl Recorder {
         }
     }
 
+    /// Says in the log that nothing which matters follows: whoever is to take over need not wait any longer for the end
+    /// of what goes on here. Resolves when that is committed.
+    pub fn conclude(&self) -> AppendFuture {
+        match self.record(&[], Recording::conclude) {
+            Ok(()) => self.barrier(Vec::new()),
+            Err(error) => AppendFuture::resolved(Err(error.into())),
+        }
+    }
+
     /// Blocks this thread until all operations so far are committed. Never called from async code.
     pub fn sync_blocking(&self) -> Result<(), RecordError> {
         match self.barrier(Vec::new()).wait_blocking() {

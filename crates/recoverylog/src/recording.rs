@@ -112,6 +112,12 @@ impl Recording {
         if self.forked { self.record(Action::Nothing, out) } else { Ok(()) }
     }
 
+    /// The operation which says that nothing more of this author follows, so that a successor need not wait for it. It
+    /// does nothing to files, so that every reader accepts it.
+    pub fn conclude(&mut self, out: &mut Vec<u8>) -> Result<(), RecordingError> {
+        self.record(Action::Nothing, out)
+    }
+
     /// A new, empty file at `path`, in place of one which is there.
     pub fn create(&mut self, path: String, out: &mut Vec<u8>) -> Result<Fnode, RecordingError> {
         refuse_property("create", &path)?;

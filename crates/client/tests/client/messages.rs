@@ -167,7 +167,7 @@ async fn a_reader_continues_from_a_checkpoint_within_a_transaction() {
     assert_eq!(soon(reader.next()).await.unwrap().message.text, "one");
     assert_eq!(soon(reader.next()).await.unwrap().message.text, "two");
 
-    let states = reader.sequencer().checkpoint(Duration::ZERO, Duration::ZERO);
+    let states = reader.sequencer().checkpoint(message::sequencer::Pruning::NONE);
     let states = from_sources(&message::sequencer::to_sources(states)).unwrap();
     let request = read_from(A, states[0].read_through.unwrap(), false);
     let sequencer = Sequencer::new(states, 8, usize::MAX);

@@ -57,6 +57,8 @@ struct Fixture {
     replay: Option<std::ops::Range<usize>>,
     /// How many replays were needed.
     replays: usize,
+    /// For how long the sequencer has run.
+    running: Duration,
 }
 
 impl Fixture {
@@ -73,6 +75,7 @@ impl Fixture {
             sequencer: Sequencer::new(Vec::new(), ring, UNBOUNDED),
             replay: None,
             replays: 0,
+            running: Duration::ZERO,
         }
     }
 
@@ -129,7 +132,7 @@ impl Fixture {
     /// Checkpoints over the wire form, and continues with a sequencer of that state. Returns the message to read next
     /// of each journal.
     fn recover(&mut self, ring: usize) -> Vec<usize> {
-        let states = self.sequencer.checkpoint(Duration::ZERO, Duration::ZERO);
+        let states = self.sequencer.checkpoint(Pruning::NONE);
         let states = from_sources(&to_sources(states)).unwrap();
         let offset = |name: &Arc<str>| {
             states
@@ -270,7 +273,7 @@ fn messages_without_clock_are_delivered_and_not_tracked() {
     }
     assert_eq!(it.queue(A, 0, ACK), OutsideCommit);
     assert_eq!(it.drain(), [0]);
-    let states = it.sequencer.checkpoint(Duration::ZERO, Duration::ZERO);
+    let states = it.sequencer.checkpoint(Pruning::NONE);
     assert_eq!(states, [SourceState { journal: name(0), read_through: Some(40), producers: vec![] }]);
 }
 
@@ -283,7 +286,7 @@ fn a_restamped_message_is_processed_under_the_clock_it_was_read_with() {
     let mut taken = it.sequencer.take_dequeued().unwrap();
     taken.message.set_uuid(uuid(B, 99, OUTSIDE));
     assert_eq!(it.step().unwrap().clock(), Clock(20));
-    assert_eq!(it.sequencer.checkpoint(Duration::ZERO, Duration::ZERO)[0].producers[0].last_ack, Clock(10));
+    assert_eq!(it.sequencer.checkpoint(Pruning::NONE)[0].producers[0].last_ack, Clock(10));
 }
 
 fn producer_state(producer: ProducerId, last_ack: u64, begin: Option<i64>) -> ProducerState {
@@ -299,7 +302,7 @@ fn a_checkpoint_within_a_sequence_resumes_at_the_message_which_was_not_processed
     it.queue(A, 30, ACK);
     for (processed, begin) in [(9, 10), (10, 20), (20, 30)] {
         assert!(it.step().is_some());
-        let states = it.sequencer.checkpoint(Duration::ZERO, Duration::ZERO);
+        let states = it.sequencer.checkpoint(Pruning::NONE);
         let producers = vec![producer_state(A, processed, Some(begin)), producer_state(B, 4, Some(0))];
         assert_eq!(states, [SourceState { journal: name(0), read_through: Some(30), producers }]);
     }
@@ -314,10 +317,10 @@ fn the_first_sequence_of_a_journal_has_no_offset_while_it_is_delivered() {
     let mut it = Fixture::new(8);
     it.queue(A, 10, OUTSIDE);
     assert!(it.step().is_some());
-    let states = it.sequencer.checkpoint(Duration::ZERO, Duration::ZERO);
+    let states = it.sequencer.checkpoint(Pruning::NONE);
     assert_eq!(states[0].read_through, None);
     assert!(it.drain().is_empty());
-    assert_eq!(it.sequencer.checkpoint(Duration::ZERO, Duration::ZERO)[0].read_through, Some(10));
+    assert_eq!(it.sequencer.checkpoint(Pruning::NONE)[0].read_through, Some(10));
 }
 
 #[test]
@@ -340,7 +343,7 @@ fn pending_counts_sequences_since_the_last_checkpoint() {
     it.read(A, 10, CONT);
     it.read(A, 20, CONT);
     assert!(it.sequencer.has_pending());
-    it.sequencer.checkpoint(Duration::ZERO, Duration::ZERO);
+    it.sequencer.checkpoint(Pruning::NONE);
     assert!(!it.sequencer.has_pending());
     it.read(A, 30, CONT);
     it.read(B, 10, CONT);
@@ -359,7 +362,11 @@ fn wall(hours: u32) -> u64 {
 }
 
 fn producers_after_prune(it: &mut Fixture, horizon: Duration, now: u64) -> Vec<ProducerId> {
-    let states = it.sequencer.checkpoint(horizon, Clock(now).as_unix());
+    // After more than any horizon in which nothing was heard.
+    it.sequencer.checkpoint(Pruning { running: it.running, ..Pruning::NONE });
+    it.running += HOUR * 10_000;
+    let pruning = Pruning { horizon, unix_now: Clock(now).as_unix(), running: it.running };
+    let states = it.sequencer.checkpoint(pruning);
     states[0].producers.iter().map(|state| state.producer).collect()
 }
 
@@ -392,6 +399,38 @@ fn a_producer_whose_clock_runs_ahead_does_not_evict_the_others() {
     it.read(B, wall(1000), OUTSIDE);
     assert_eq!(producers_after_prune(&mut it, HOUR * 24, wall(1)), [A, B]);
     assert_eq!(it.read(A, wall(0), OUTSIDE), (OutsideAlreadyAcked, vec![]));
+}
+
+#[test]
+fn a_process_whose_own_clock_runs_ahead_forgets_nobody_whom_it_hears() {
+    let mut it = Fixture::new(8);
+    // Another producer, and one of this very process, which takes its wrong time for the right one.
+    let ahead = 48;
+    for hour in 0..72 {
+        it.read(A, wall(hour), OUTSIDE);
+        it.read(B, wall(hour + ahead), OUTSIDE);
+        let pruning = Pruning {
+            horizon: HOUR * 24,
+            unix_now: Clock(wall(hour + ahead)).as_unix(),
+            running: HOUR * hour,
+        };
+        assert_eq!(it.sequencer.checkpoint(pruning)[0].producers.len(), 2, "hour {hour}");
+        assert_eq!(it.read(A, wall(hour), OUTSIDE), (OutsideAlreadyAcked, vec![]));
+    }
+}
+
+#[test]
+fn what_was_recovered_is_forgotten_late_or_when_it_is_very_old() {
+    let state = |producer, hours| ProducerState { producer, last_ack: Clock(wall(hours)), begin: None };
+    let producers = vec![state(A, 0), state(B, 500), state(ProducerId([9; 6]), 1000)];
+    let recovered = SourceState { journal: "test/journal-0".into(), read_through: Some(0), producers };
+    let mut sequencer = Sequencer::<Bare>::new(vec![recovered], 8, 1 << 20);
+    let mut left = |running| {
+        let unix_now = Clock(wall(1000)).as_unix();
+        sequencer.checkpoint(Pruning { horizon: HOUR * 24, unix_now, running })[0].producers.len()
+    };
+    assert_eq!(left(HOUR), 2, "one is more than thirty horizons old");
+    assert_eq!(left(HOUR * 24), 1);
 }
 
 #[test]

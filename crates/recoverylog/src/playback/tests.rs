@@ -485,3 +485,45 @@ fn gaps_are_errors_where_something_was_in_them() {
     let error = jump_to(&empty, 3, ends[1]).unwrap_err();
     assert!(matches!(error, PlayError::TornByJump { .. }), "{error}");
 }
+
+#[test]
+fn the_end_of_an_author_is_seen_but_not_their_beginning() {
+    let mut log = small_log();
+    log.hand_off(2);
+    log.append(Fnode(1), b"more");
+    let mut playback = fed(&log);
+    assert!(!playback.is_concluded());
+
+    let head = log.bytes.len();
+    log.recording.conclude(&mut log.bytes).unwrap();
+    playback.on_chunk(head as i64, Bytes::copy_from_slice(&log.bytes[head..])).unwrap();
+    assert!(playback.is_concluded());
+    // Whoever closes files may yet record what matters to nobody.
+    let head = log.bytes.len();
+    log.append(Fnode(1), b"late");
+    playback.on_chunk(head as i64, Bytes::copy_from_slice(&log.bytes[head..])).unwrap();
+    assert!(playback.is_concluded());
+
+    let head = log.bytes.len();
+    log.hand_off(3);
+    playback.on_chunk(head as i64, Bytes::copy_from_slice(&log.bytes[head..])).unwrap();
+    assert!(!playback.is_concluded(), "another author has begun");
+    assert_eq!(play(&empty_hints(&journal("a/log")), &log.logs(), CHUNK).unwrap().0, log.dir());
+}
+
+#[test]
+fn what_was_read_after_the_request_is_counted_apart() {
+    let mut log = small_log();
+    let operations = decode_all(&log.bytes).len() as u64;
+    let mut playback = fed(&log);
+    let all = Tally { operations, bytes: log.bytes.len() as u64 };
+    assert_eq!(playback.tally(), (all, all), "nothing was asked for yet");
+
+    playback.inject_handoff(author(9));
+    assert_eq!(playback.tally(), (all, Tally::default()));
+    let head = log.bytes.len();
+    log.append(Fnode(1), b"tail");
+    playback.on_chunk(head as i64, Bytes::copy_from_slice(&log.bytes[head..])).unwrap();
+    let tail = Tally { operations: 1, bytes: (log.bytes.len() - head) as u64 };
+    assert_eq!(playback.tally().1, tail);
+}

@@ -171,17 +171,19 @@ impl Task {
 
     async fn complete(&self, playback: Playback, staging: Staging, dir: &Path) -> Outcome {
         let log = playback.position().0.clone();
+        let (read, read_after_request) = playback.tally();
         let fsm = playback.into_fsm();
         let fsm = self.blocking(move || staging.make_live(&fsm).map(|()| fsm)).await?;
         let files = fsm.live_nodes().count();
-        tracing::info!(%log, files, next_seq_no = fsm.next_seq_no(), "completed playback");
-        Ok(Played { fsm, log, dir: dir.to_owned() })
+        tracing::info!(%log, files, next_seq_no = fsm.next_seq_no(), ?read, ?read_after_request,
+            "completed playback");
+        Ok(Played { fsm, log, dir: dir.to_owned(), read, read_after_request })
     }
 
     fn report(&self, playback: &Playback) {
         let (log, offset, head) = playback.position();
-        let progress = Progress { log: log.clone(), offset, head, tailing: playback.is_tailing() };
-        self.progress.send_replace(Some(progress));
+        let (tailing, concluded) = (playback.is_tailing(), playback.is_concluded());
+        self.progress.send_replace(Some(Progress { log: log.clone(), offset, head, tailing, concluded }));
     }
 
     async fn blocking<T: Send + 'static>(
