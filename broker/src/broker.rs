@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use allocator::{AllocError, BalancedSolver};
+use allocator::{AllocError, MaxFlowSolver};
 use axum::Router;
 use keyspace::embedded::EmbeddedEtcd;
 use keyspace::{Etcd, EtcdOptions, Membership, Predecessor};
@@ -402,7 +402,7 @@ fn run_allocator(
     let run = allocator::run(
         mirror.clone(),
         me.clone(),
-        Arc::new(BalancedSolver),
+        Arc::new(MaxFlowSolver),
         options.clock.clone(),
         options.metrics.clone(),
         stop.clone(),

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use allocator::{AllocError, BalancedSolver};
+use allocator::{AllocError, MaxFlowSolver};
 use client::{ClientOptions, JournalClient};
 use keyspace::{Etcd, EtcdOptions, Membership, Predecessor};
 use prost::Message;
@@ -312,7 +312,7 @@ fn run_allocator(
     let run = allocator::run(
         mirror.clone(),
         options.member.clone(),
-        Arc::new(BalancedSolver),
+        Arc::new(MaxFlowSolver),
         options.clock.clone(),
         options.metrics.clone(),
         stop.clone(),

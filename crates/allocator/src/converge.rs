@@ -118,7 +118,12 @@ impl<'a, S: Allocatable> Round<'a, S> {
         let promoted = self.order(&mut kept);
 
         let mut checkpoint = Checkpoint::default();
-        let additions = wanted.into_iter().filter(|id| current.iter().all(|one| one.key.member != **id));
+        let mut additions: Vec<&MemberId> =
+            wanted.into_iter().filter(|id| current.iter().all(|one| one.key.member != **id)).collect();
+        if current.is_empty() {
+            // The first becomes the primary.
+            additions.sort_by_key(|id| self.state.primary_load(id));
+        }
         let mut slot = slot_next;
         for member in additions {
             if self.add(&mut checkpoint, item, member, slot) {

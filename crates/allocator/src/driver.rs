@@ -12,7 +12,7 @@ use crate::converge::converge;
 use crate::metrics::AllocatorMetrics;
 use crate::schema::Allocatable;
 use crate::solver::{Assignment, Solver};
-use crate::state::State;
+use crate::state::{State, leader_of};
 
 /// Waits after failures of etcd.
 const RETRY: &[Duration] = &[Duration::from_millis(50), Duration::from_millis(200), Duration::from_secs(1)];
@@ -26,9 +26,6 @@ pub enum AllocError {
     /// The mirror stopped.
     #[error("the mirror of etcd stopped")]
     MirrorStopped,
-    /// etcd failed in a way that trying again does not cure.
-    #[error("{0}")]
-    Etcd(#[from] EtcdError),
 }
 
 /// Runs the allocator of the member `me`: leads when this member is the leader, and returns `Ok` when this member is
@@ -55,34 +52,38 @@ pub async fn run<S: Allocatable>(
     let mut backoff = Backoff::new(RETRY);
     loop {
         let space = revisions.borrow_and_update().clone();
-        let state = State::derive(&space, leader.mirror.schema());
-        let damaged = space.is_undecodable(&leader.mirror.member_key(&me));
-        let own = state.member(&me).filter(|_| !damaged);
+        let is_damaged = space.is_undecodable(&leader.mirror.member_key(&me));
+        let own = space.members().get(&me).filter(|_| !is_damaged);
         let own = own.ok_or_else(|| AllocError::MemberNotFound(me.clone()))?;
-        if own.exiting && space.assignments().keys().all(|key| key.member != me) {
+        let is_exiting = leader.mirror.schema().exiting(&own.value);
+        if is_exiting && space.assignments().keys().all(|key| key.member != me) {
             return Ok(());
         }
-        if state.leader().is_some_and(|first| first.id == me) {
+        if leader_of(&space).is_some_and(|first| *first == me) {
             let round = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                round = leader.lead(&space, state) => round,
+                round = leader.lead(&space) => round?,
             };
             match round {
-                Ok(Round::Moved) => {
+                Round::Moved => {
                     backoff.reset();
                     continue;
                 }
-                Ok(Round::Quiet) => backoff.reset(),
-                Err(AllocError::Etcd(error)) if error.is_retryable() => {
+                Round::Quiet => backoff.reset(),
+                Round::Failed(error) => {
                     tracing::warn!(%error, "converge iteration failed (will retry)");
+                    let retry = async {
+                        clock.sleep(backoff.next()).await;
+                        leader.catch_up(&me).await
+                    };
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => return Ok(()),
-                        () = clock.sleep(backoff.next()) => continue,
+                        caught_up = retry => caught_up?,
                     }
+                    continue;
                 }
-                Err(error) => return Err(error),
             }
         }
         tokio::select! {
@@ -100,6 +101,8 @@ enum Round {
     /// There was nothing to do, or a comparison failed. In the latter case the mirror is behind, and its next revision
     /// starts another round.
     Quiet,
+    /// etcd failed. Whether it did what was asked is not known.
+    Failed(EtcdError),
 }
 
 /// What the leader remembers between rounds.
@@ -114,14 +117,32 @@ struct Leader<S: Allocatable> {
 
 impl<S: Allocatable> Leader<S> {
     /// One round, until the mirror shows what it did.
-    async fn lead(&mut self, space: &KeySpace<S>, state: State) -> Result<Round, AllocError> {
-        let Some(through) = self.round(space, state).await? else { return Ok(Round::Quiet) };
-        self.mirror.wait_for(through).await.map_err(|_| AllocError::MirrorStopped)?;
-        Ok(Round::Moved)
+    async fn lead(&mut self, space: &KeySpace<S>) -> Result<Round, AllocError> {
+        match self.round(space).await {
+            Ok(Some(through)) => {
+                self.mirror.wait_for(through).await.map_err(|_| AllocError::MirrorStopped)?;
+                Ok(Round::Moved)
+            }
+            Ok(None) => Ok(Round::Quiet),
+            Err(error) => Ok(Round::Failed(error)),
+        }
+    }
+
+    /// Waits until the mirror shows all that etcd has now, so that the next round begins with what a failed one may
+    /// have done. If etcd fails again, the next round will find out.
+    async fn catch_up(&self, me: &MemberId) -> Result<(), AllocError> {
+        match self.mirror.etcd().range(&self.mirror.member_key(me), Revision::NONE).await {
+            Ok((_, header)) => {
+                self.mirror.wait_for(header.revision).await.map_err(|_| AllocError::MirrorStopped)?;
+            }
+            Err(error) => tracing::debug!(%error, "cannot ask etcd for its revision"),
+        }
+        Ok(())
     }
 
     /// One round: the revision that its transactions brought about, if they did.
-    async fn round(&mut self, space: &KeySpace<S>, mut state: State) -> Result<Option<Revision>, EtcdError> {
+    async fn round(&mut self, space: &KeySpace<S>) -> Result<Option<Revision>, EtcdError> {
+        let mut state = State::derive(space, self.mirror.schema());
         self.metrics.sizes(&state);
         let digest = state.digest();
         if self.solved.as_ref().is_none_or(|(of, _)| *of != digest) {

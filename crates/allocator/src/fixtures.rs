@@ -6,7 +6,9 @@ use std::fmt::Write;
 use keyspace::{
     AssignmentKey, Compare, Entry, EtcdHeader, KeyName, KeyPrefix, KeySpace, Op, PutLease, Schema, Txn,
 };
+use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use proto::{Invalid, MemberId, Revision};
+use runtime::Entropy;
 
 use crate::schema::Allocatable;
 
@@ -72,6 +74,20 @@ impl Allocatable for Plain {
         _: &[(&AssignmentKey, &String)],
     ) -> bool {
         value == "ready"
+    }
+}
+
+/// A random test's configuration. Its seed is that of `COURANT_SEED`, else a new one. It is printed, so that a failure can
+/// be repeated.
+pub(crate) fn config(cases: u32) -> ProptestConfig {
+    let given = std::env::var_os("COURANT_SEED").map(|seed| seed.to_str().unwrap().parse().unwrap());
+    let seed = given.unwrap_or_else(|| Entropy::system().u64());
+    println!("repeat with COURANT_SEED={seed}");
+    ProptestConfig {
+        cases,
+        rng_seed: RngSeed::Fixed(seed),
+        failure_persistence: None,
+        ..ProptestConfig::default()
     }
 }
 

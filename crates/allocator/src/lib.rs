@@ -12,11 +12,13 @@ mod converge;
 mod driver;
 #[cfg(test)]
 mod fixtures;
+mod max_flow;
 mod metrics;
 mod schema;
 mod solver;
 mod state;
 
 pub use driver::{AllocError, run};
+pub use max_flow::MaxFlowSolver;
 pub use schema::Allocatable;
-pub use solver::{Assignment, BalancedSolver, Problem, ProblemItem, ProblemMember, Solver};
+pub use solver::{Assignment, Problem, ProblemItem, ProblemMember, Solver};

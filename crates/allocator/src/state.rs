@@ -127,10 +127,7 @@ impl State {
             }
         }
         shed(&mut members, &items);
-        let oldest = |(_, a): &(usize, &MemberState), (_, b): &(usize, &MemberState)| {
-            a.create_revision.cmp(&b.create_revision).then_with(|| a.id.cmp(&b.id))
-        };
-        let leader = members.iter().enumerate().min_by(oldest).map(|(at, _)| at);
+        let leader = leader_of(space).and_then(|id| index.get(id).copied());
         State { members, items, index, leader }
     }
 
@@ -199,6 +196,12 @@ impl State {
         }
         digest.finalize()
     }
+}
+
+/// The member which leads: the one that was announced first.
+pub(crate) fn leader_of<S: Allocatable>(space: &KeySpace<S>) -> Option<&MemberId> {
+    let announced = space.members().iter().map(|(id, entry)| (entry.create_revision, id));
+    announced.min().map(|(_, id)| id)
 }
 
 /// Takes capacity from exiting members, oldest first, as far as the others can carry all items.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use allocator::{AllocError, Allocatable, BalancedSolver};
+use allocator::{AllocError, Allocatable, MaxFlowSolver};
 use keyspace::embedded::EmbeddedEtcd;
 use keyspace::{
     AssignmentKey, Etcd, EtcdOptions, KeyPrefix, KeySpace, Membership, Mirror, Op, Predecessor, PutLease,
@@ -129,7 +129,7 @@ impl Member {
         let (membership, at) = announced.unwrap();
         let mirror = mirror(&etcd, at, &tasks).await;
         let (sender, ended) = mpsc::channel(1);
-        let (solver, clock) = (Arc::new(BalancedSolver), Clock::system());
+        let (solver, clock) = (Arc::new(MaxFlowSolver), Clock::system());
         let run = allocator::run(mirror, id, solver, clock, Metrics::new(), tasks.token().clone());
         tasks.spawn("allocator", OnError::Log, async move {
             sender.send(run.await).await.unwrap();
