@@ -12,7 +12,9 @@ use proto::consumer::replica_status::Code;
 use runtime::{Clock, TaskGroup};
 use tempfile::TempDir;
 
-use crate::process::{Process, ProcessError, binary};
+use crate::appender::{AppenderOptions, Appenders};
+use crate::process::{Launch, Process, ProcessError, binary};
+use crate::readback::Readback;
 
 /// Longest wait for a program to say that it is ready.
 const READY_LIMIT: Duration = Duration::from_secs(30);
@@ -114,9 +116,8 @@ impl Cluster {
 
     /// Starts the broker, on the port it had before.
     pub async fn start_broker(&mut self) -> Result<(), ProcessError> {
-        let args = self.broker_args();
-        let mut broker =
-            Process::start("courant serve", &binary("courant"), args, &[], self.dir.path(), &self.tasks)?;
+        let launch = Launch::new("courant serve", binary("courant"), self.broker_args(), self.dir.path());
+        let mut broker = Process::start(&launch, &self.tasks)?;
         let endpoint = broker.wait_line("serving on http://", READY_LIMIT, served_endpoint).await?;
         self.port = port_of(&endpoint);
         self.broker = Some(broker);
@@ -141,8 +142,9 @@ impl Cluster {
         let name = format!("summer-{index}");
         let work = self.dir.path().join(&name);
         std::fs::create_dir_all(&work).expect("the cluster's directory is writable");
-        let envs = [("TMPDIR", work.to_str().expect("a UTF-8 path"))];
-        let mut summer = Process::start(&name, &binary("summer"), args, &envs, &work, &self.tasks)?;
+        let launch = Launch::new(&name, binary("summer"), args, &work)
+            .env("TMPDIR", work.to_str().expect("a UTF-8 path"));
+        let mut summer = Process::start(&launch, &self.tasks)?;
         let endpoint = summer.wait_line("serving on http://", READY_LIMIT, served_endpoint).await?;
         if index == self.summers.len() {
             self.summers.push(Some(summer));
@@ -164,7 +166,7 @@ impl Cluster {
     pub fn start_chunker(&self, args: &[&str]) -> Result<Process, ProcessError> {
         let address = format!("--broker.address={}", self.broker_address());
         let all = ["run", &address, "--chunker.progress=plain"].into_iter().chain(args.iter().copied());
-        Process::start("chunker", &binary("chunker"), all, &[], self.dir.path(), &self.tasks)
+        Process::start(&Launch::new("chunker", binary("chunker"), all, self.dir.path()), &self.tasks)
     }
 
     /// Runs `courant` with these arguments to its end and gives its standard output; fails unless it exits with 0.
@@ -180,11 +182,29 @@ impl Cluster {
     /// Runs `courant` to its end: whether it exited with 0, and its standard output.
     pub async fn courant_status(&self, args: &[&str]) -> Result<(bool, String, Process), ProcessError> {
         let address = self.broker_address();
-        let envs = [("BROKER_ADDRESS", address.as_str())];
-        let mut process =
-            Process::start("courant", &binary("courant"), args, &envs, self.dir.path(), &self.tasks)?;
+        let args = args.iter().copied();
+        let launch =
+            Launch::new("courant", binary("courant"), args, self.dir.path()).env("BROKER_ADDRESS", &address);
+        let mut process = Process::start(&launch, &self.tasks)?;
         let status = process.wait_exit(COMMAND_LIMIT).await?;
         Ok((status.success(), process.stdout(), process))
+    }
+
+    /// Starts appenders to a journal of this cluster.
+    pub fn start_appenders(&self, journal: &str, count: usize, seed: u64) -> Appenders {
+        let options = AppenderOptions {
+            brokers: vec![self.broker_address()],
+            journals: vec![journal.to_owned()],
+            per_journal: count,
+            pause: Duration::ZERO,
+            seed,
+        };
+        Appenders::start(options).expect("the broker's address is well-formed")
+    }
+
+    /// Reads journals back, from the broker and from its store.
+    pub fn readback(&self) -> Readback {
+        Readback::new(vec![self.broker_address()], &self.data_dir().join("fragments"))
     }
 
     /// Applies stream-sum's journal and shard specifications.

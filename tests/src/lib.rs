@@ -3,8 +3,12 @@
 //! Tests and the demo start the programs that users run, kill them with real signals and look only at what a user can
 //! see: exit statuses, output, journals and sums.
 
-pub mod acked;
+pub mod appender;
 pub mod cluster;
+pub mod fleet;
+pub mod history;
 pub mod load;
 pub mod process;
+pub mod readback;
+pub mod sandbox;
 pub mod seed;

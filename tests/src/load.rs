@@ -1,17 +1,26 @@
 //! A chunker that runs until it is told to finish, and what it has verified.
 
+use std::str::FromStr;
 use std::time::Duration;
 
+use runtime::BoxError;
+
 use crate::cluster::Cluster;
+use crate::fleet::Fleet;
 use crate::process::{Process, ProcessError};
 
 /// Longest wait for one more line of progress.
 const LINE_LIMIT: Duration = Duration::from_secs(30);
 
+/// How long a chunker of one machine waits for a sum.
+const DELAY: Duration = Duration::from_secs(60);
+
 /// A running chunker.
 pub struct Load {
     chunker: Process,
     verified: u64,
+    waited: Duration,
+    lines: u64,
 }
 
 /// What a finished chunker reported.
@@ -26,33 +35,59 @@ pub struct Totals {
 }
 
 impl Load {
-    /// Starts a chunker of endless streams.
+    /// Starts a chunker of endless streams on one machine.
     pub fn start(cluster: &Cluster, workers: u64, chunks: u64) -> Result<Load, ProcessError> {
-        let args = [
-            "--chunker.streams=-1".to_owned(),
-            format!("--chunker.chunks={chunks}"),
-            format!("--chunker.workers={workers}"),
-            "--chunker.delay=60s".to_owned(),
-        ];
-        let chunker = cluster.start_chunker(&args.each_ref().map(String::as_str))?;
-        Ok(Load { chunker, verified: 0 })
+        let args = arguments(workers, chunks, DELAY);
+        Ok(Load::of(cluster.start_chunker(&args.each_ref().map(String::as_str))?))
+    }
+
+    /// Starts a chunker of endless streams on a fleet. It fails if it waits for a sum for as long as `delay`.
+    pub fn start_on(fleet: &mut Fleet, workers: u64, chunks: u64, delay: Duration) -> Result<Load, BoxError> {
+        let args = arguments(workers, chunks, delay);
+        Ok(Load::of(fleet.start_chunker(&args.each_ref().map(String::as_str))?))
+    }
+
+    /// A chunker which was started with `--chunker.progress=plain`.
+    pub fn of(chunker: Process) -> Load {
+        Load { chunker, verified: 0, waited: Duration::ZERO, lines: 0 }
+    }
+
+    /// Reads what the chunker has reported since the last time.
+    fn update(&mut self) {
+        for line in self.chunker.lines_since(&mut self.lines) {
+            if let Some(count) = field(&line, "progress: ", "streams_verified") {
+                self.verified = count;
+            }
+            if let Some(seconds) = field::<f64>(&line, "progress: ", "waited") {
+                self.waited = self.waited.max(Duration::from_secs_f64(seconds.max(0.0)));
+            }
+        }
     }
 
     /// Streams verified, as of the last progress line.
     pub fn verified(&mut self) -> u64 {
-        let lines = self.chunker.stderr_tail();
-        if let Some(count) =
-            lines.lines().rev().find_map(|line| field(line, "progress: ", "streams_verified"))
-        {
-            self.verified = count;
-        }
+        self.update();
         self.verified
+    }
+
+    /// The longest time that any sum was waited for since this was last asked.
+    pub fn take_longest_wait(&mut self) -> Duration {
+        self.update();
+        std::mem::take(&mut self.waited)
+    }
+
+    /// An error if the chunker has ended.
+    pub fn check(&mut self) -> Result<(), ProcessError> {
+        match self.chunker.ended() {
+            None => Ok(()),
+            Some(status) => Err(self.chunker.error(format!("ended by itself with {status}"))),
+        }
     }
 
     /// Waits until at least `count` streams are verified.
     pub async fn wait_verified(&mut self, count: u64, limit: Duration) -> Result<(), ProcessError> {
         let reached =
-            |line: &str| field(line, "progress: ", "streams_verified").filter(|seen| *seen >= count);
+            |line: &str| field::<u64>(line, "progress: ", "streams_verified").filter(|seen| *seen >= count);
         self.verified = self.chunker.wait_line(&format!("{count} streams verified"), limit, reached).await?;
         Ok(())
     }
@@ -72,8 +107,17 @@ impl Load {
     }
 }
 
+fn arguments(workers: u64, chunks: u64, delay: Duration) -> [String; 4] {
+    [
+        "--chunker.streams=-1".to_owned(),
+        format!("--chunker.chunks={chunks}"),
+        format!("--chunker.workers={workers}"),
+        format!("--chunker.delay={}", runtime::config::format_duration(delay)),
+    ]
+}
+
 /// The number `name=N` of a line that starts with `prefix`.
-fn field(line: &str, prefix: &str, name: &str) -> Option<u64> {
+fn field<T: FromStr>(line: &str, prefix: &str, name: &str) -> Option<T> {
     let fields = line.strip_prefix(prefix)?;
     fields.split_whitespace().find_map(|field| field.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
 }

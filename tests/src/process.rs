@@ -1,11 +1,14 @@
 //! One program under test: started with captured output, watched for lines, signalled by its own process id.
 //!
-//! Standard error goes line by line into a log file and into memory, so that a test can wait for a line and a failure can
-//! show the end of what the program said. A process that is dropped is killed: no test leaves one behind.
+//! Standard error goes line by line into memory, and into a log file where one is named, so that a test can wait for a
+//! line and a failure can show the end of what the program said. A process that is dropped is killed: no test leaves one
+//! behind.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fmt;
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -56,40 +59,100 @@ struct Output {
     count: u64,
 }
 
-impl Process {
-    /// Starts `binary` with `args`; `name` is what errors call it. Output readers run in `tasks`.
-    pub fn start<I, S>(
-        name: &str,
-        binary: &Path,
-        args: I,
-        envs: &[(&str, &str)],
-        dir: &Path,
-        tasks: &TaskGroup,
-    ) -> Result<Process, ProcessError>
+impl Output {
+    fn push_stderr(&mut self, line: String) {
+        self.stderr.push_back((self.count, line));
+        self.count += 1;
+        if self.stderr.len() > LINES_KEPT {
+            self.stderr.pop_front();
+        }
+    }
+}
+
+/// How a program is started.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// What errors call it.
+    pub name: String,
+    /// A program and its arguments which run this one in their own process, such as `ip netns exec`. May be empty.
+    pub wrapper: Vec<String>,
+    /// The program.
+    pub binary: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Environment on top of the caller's.
+    pub envs: Vec<(String, String)>,
+    /// Where it runs.
+    pub dir: PathBuf,
+    /// A file that standard error is appended to.
+    pub log: Option<PathBuf>,
+}
+
+impl Launch {
+    /// A program without wrapper, environment or log.
+    pub fn new<I, S>(name: &str, binary: PathBuf, args: I, dir: &Path) -> Launch
     where
         I: IntoIterator<Item = S>,
-        S: AsRef<OsStr>,
+        S: Into<String>,
     {
-        let fail = |what: String| ProcessError { program: name.to_owned(), what, tail: String::new() };
-        let mut child = Command::new(binary)
-            .args(args)
-            .envs(envs.iter().copied())
-            .current_dir(dir)
+        Launch {
+            name: name.to_owned(),
+            wrapper: Vec::new(),
+            binary,
+            args: args.into_iter().map(Into::into).collect(),
+            envs: Vec::new(),
+            dir: dir.to_owned(),
+            log: None,
+        }
+    }
+
+    /// With one more variable of the environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Launch {
+        self.envs.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With a log file.
+    #[must_use]
+    pub fn log(mut self, path: PathBuf) -> Launch {
+        self.log = Some(path);
+        self
+    }
+
+    fn command(&self) -> Command {
+        let mut words = self.wrapper.iter().map(OsStr::new).chain([self.binary.as_os_str()]);
+        let mut command = Command::new(words.next().expect("the binary is a word"));
+        command.args(words).args(&self.args);
+        command
+    }
+}
+
+impl Process {
+    /// Starts the program. Output readers run in `tasks`.
+    pub fn start(launch: &Launch, tasks: &TaskGroup) -> Result<Process, ProcessError> {
+        let fail = |what: String| ProcessError { program: launch.name.clone(), what, tail: String::new() };
+        let log = launch.log.as_ref().map(|path| File::options().create(true).append(true).open(path));
+        let log = log.transpose().map_err(|err| fail(format!("opening its log: {err}")))?;
+        let mut child = launch
+            .command()
+            .envs(launch.envs.iter().map(|(name, value)| (name, value)))
+            .current_dir(&launch.dir)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .map_err(|err| fail(format!("starting {}: {err}", binary.display())))?;
+            .map_err(|err| fail(format!("starting {}: {err}", launch.binary.display())))?;
         let pid = child.id().ok_or_else(|| fail("ended before it could be watched".to_owned()))?;
         let output = Arc::new(Mutex::new(Output::default()));
         let (seen, lines_seen) = watch::channel(0);
         let seen = Arc::new(seen);
         let stdout = child.stdout.take().expect("stdout is piped");
         let stderr = child.stderr.take().expect("stderr is piped");
-        spawn_reader(tasks, stdout, output.clone(), seen.clone(), true);
-        spawn_reader(tasks, stderr, output.clone(), seen, false);
-        Ok(Process { name: name.to_owned(), child, pid, output, lines_seen, clock: Clock::system() })
+        spawn_reader(tasks, stdout, output.clone(), seen.clone(), Pipe::Stdout);
+        spawn_reader(tasks, stderr, output.clone(), seen, Pipe::Stderr(log));
+        Ok(Process { name: launch.name.clone(), child, pid, output, lines_seen, clock: Clock::system() })
     }
 
     /// Process id, for signals.
@@ -185,6 +248,15 @@ impl Process {
         output.stderr.iter().map(|(_, line)| line.as_str()).collect::<Vec<_>>().join("\n")
     }
 
+    /// Lines of standard error which are kept and were not given before, as `next` remembers.
+    pub fn lines_since(&self, next: &mut u64) -> Vec<String> {
+        let output = self.output.lock().expect("no reader panics");
+        let lines = output.stderr.iter().filter(|(at, _)| at >= next).map(|(_, line)| line.clone());
+        let lines = lines.collect();
+        *next = output.count;
+        lines
+    }
+
     /// An error which carries the end of what the program said.
     pub fn error(&self, what: String) -> ProcessError {
         ProcessError { program: self.name.clone(), what, tail: self.stderr_tail() }
@@ -196,28 +268,30 @@ impl Process {
     }
 }
 
+/// Which of a program's pipes is read, and the log of the one that is logged.
+enum Pipe {
+    Stdout,
+    Stderr(Option<File>),
+}
+
 fn spawn_reader(
     tasks: &TaskGroup,
     pipe: impl AsyncRead + Unpin + Send + 'static,
     output: Arc<Mutex<Output>>,
     seen: Arc<watch::Sender<u64>>,
-    is_stdout: bool,
+    mut which: Pipe,
 ) {
     tasks.spawn("process output", OnError::Log, async move {
         let mut lines = BufReader::new(pipe).split(b'\n');
         while let Some(line) = lines.next_segment().await? {
             let line = String::from_utf8_lossy(&line).into_owned();
-            {
-                let mut output = output.lock().expect("no reader panics");
-                if is_stdout {
-                    output.stdout.push(line);
-                } else {
-                    let at = output.count;
-                    output.count += 1;
-                    output.stderr.push_back((at, line));
-                    if output.stderr.len() > LINES_KEPT {
-                        output.stderr.pop_front();
+            match &mut which {
+                Pipe::Stdout => output.lock().expect("no reader panics").stdout.push(line),
+                Pipe::Stderr(log) => {
+                    if let Some(log) = log {
+                        log.write_all(format!("{line}\n").as_bytes())?;
                     }
+                    output.lock().expect("no reader panics").push_stderr(line);
                 }
             }
             seen.send_modify(|count| *count += 1);

@@ -5,9 +5,8 @@
 use std::time::Duration;
 
 use rand::RngExt;
-use tests::acked::{Appenders, verify_acked};
 use tests::cluster::{Cluster, ClusterOptions};
-use tests::process::{Process, binary};
+use tests::process::{Launch, Process, binary};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -50,15 +49,15 @@ async fn what_is_appended_is_read_back_after_a_kill() {
 async fn acknowledged_appends_survive_kills_with_durability_disk() {
     let options = ClusterOptions { durability: "disk", ..Default::default() };
     let mut cluster = started(options).await;
-    let appenders = Appenders::start(&cluster, "promise/one", 8, tests::seed::rng("disk").random());
+    let appenders = cluster.start_appenders("promise/one", 8, tests::seed::rng("disk").random());
     for _ in 0..3 {
         cluster.kill_broker().await.unwrap();
         cluster.start_broker().await.unwrap();
         let input = file(&cluster, "input", "one more\n");
         cluster.courant(&["journals", "append", "-l", "name=promise/two", "-i", &input]).await.unwrap();
     }
-    let acked = appenders.stop().await;
-    verify_acked(&cluster, "promise/one", &acked).await.unwrap();
+    let histories = appenders.stop().await.unwrap();
+    cluster.readback().check(&histories).await.unwrap();
     assert_eq!(
         cluster.courant(&["journals", "read", "-l", "name=promise/two"]).await.unwrap(),
         "one more\none more\none more"
@@ -70,9 +69,8 @@ async fn a_second_broker_on_one_data_directory_refuses_to_start() {
     let cluster = started(ClusterOptions::default()).await;
     let data_dir = format!("--broker.data-dir={}", cluster.data_dir().display());
     let args = ["serve", "--broker.port=0", &data_dir];
-    let mut second =
-        Process::start("second broker", &binary("courant"), args, &[], cluster.dir(), cluster.tasks())
-            .unwrap();
+    let launch = Launch::new("second broker", binary("courant"), args, cluster.dir());
+    let mut second = Process::start(&launch, cluster.tasks()).unwrap();
     let status = second.wait_exit(LIMIT).await.unwrap();
     assert_eq!(status.code(), Some(1));
     let said = second.stderr_tail();

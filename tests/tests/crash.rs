@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use rand::RngExt;
-use tests::acked::{Appenders, verify_acked};
 use tests::cluster::{Cluster, ClusterOptions};
 use tests::load::Load;
 use tests::seed;
@@ -34,7 +33,7 @@ async fn sums_and_acknowledged_appends_survive_thirty_kills() {
 
     let mut load = Load::start(&cluster, 2, 8).unwrap();
     load.wait_verified(1, PROGRESS_LIMIT).await.unwrap();
-    let appenders = Appenders::start(&cluster, "tests/acked", 4, rng.random());
+    let appenders = cluster.start_appenders("tests/acked", 4, rng.random());
     for round in 0..rounds {
         // A random moment of what the programs are doing, not a wait for anything.
         let moment = Duration::from_millis(rng.random_range(0..700));
@@ -60,11 +59,11 @@ async fn sums_and_acknowledged_appends_survive_thirty_kills() {
     assert_eq!((totals.mismatches, totals.duplicates), (0, 0));
     assert!(totals.streams > 0);
 
-    let acked = appenders.stop().await;
-    println!("{} appends acknowledged, {} of unknown outcome", acked.acknowledged.len(), acked.unknown.len());
-    assert!(acked.acknowledged.len() > 100, "the appenders must have got somewhere");
-    verify_acked(&cluster, "tests/acked", &acked).await.unwrap();
+    let histories = appenders.stop().await.unwrap();
+    let checked = cluster.readback().check(&histories).await.unwrap();
+    println!("{checked:?}");
+    assert!(checked.acknowledged > 100, "the appenders must have got somewhere");
     cluster.kill_broker().await.unwrap();
     cluster.start_broker().await.unwrap();
-    verify_acked(&cluster, "tests/acked", &acked).await.unwrap();
+    cluster.readback().check(&histories).await.unwrap();
 }

@@ -15,7 +15,7 @@ use proto::protocol::AppendRequest;
 use runtime::{BoxError, Clock, Entropy, TaskGroup};
 use stream_sum::{Chunk, StreamId};
 use tests::cluster::{Cluster, ClusterOptions, served_endpoint};
-use tests::process::{Process, binary};
+use tests::process::{Launch, Process, binary};
 
 /// Measures Courant on this machine.
 #[derive(Parser)]
@@ -68,8 +68,8 @@ async fn bench_append(
     let address = format!("--broker.address={address}");
     let fixed = ["bench", "append", "--format=json", &duration, &address];
     let all = fixed.into_iter().chain(args.iter().copied());
-    let mut bench =
-        Process::start("courant bench", &binary("courant"), all, &[], cluster.dir(), cluster.tasks())?;
+    let launch = Launch::new("courant bench", binary("courant"), all, cluster.dir());
+    let mut bench = Process::start(&launch, cluster.tasks())?;
     let status = bench.wait_exit(LIMIT).await?;
     if !status.success() {
         return Err(bench.error(format!("ended with {status}")).into());
@@ -84,7 +84,8 @@ async fn bench_append(
 async fn large_appends(args: &Args, cluster: &Cluster) -> Result<(), BoxError> {
     let tasks = TaskGroup::new("noop");
     let none: [&str; 0] = [];
-    let mut noop = Process::start("noop-broker", &binary("noop-broker"), none, &[], cluster.dir(), &tasks)?;
+    let launch = Launch::new("noop-broker", binary("noop-broker"), none, cluster.dir());
+    let mut noop = Process::start(&launch, &tasks)?;
     let ceiling = noop.wait_line("serving on", LIMIT, served_endpoint).await?;
     for clients in ["1", "4"] {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());

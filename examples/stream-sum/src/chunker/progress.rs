@@ -42,28 +42,30 @@ impl Progress {
         Progress { shown, last: None }
     }
 
-    /// Shows the totals if [`INTERVAL`] has passed since the last time. `elapsed` is since the start of the run.
-    pub fn update(&mut self, totals: Totals, elapsed: Duration) {
-        if self.last.is_some_and(|last| elapsed < last + INTERVAL) {
-            return;
-        }
+    /// Whether [`INTERVAL`] has passed since totals were shown. `elapsed` is since the start of the run.
+    pub fn is_due(&self, elapsed: Duration) -> bool {
+        self.last.is_none_or(|last| elapsed >= last + INTERVAL)
+    }
+
+    /// Shows the totals, and the longest wait for a sum since the last time.
+    pub fn update(&mut self, totals: Totals, waited: Duration, elapsed: Duration) {
         self.last = Some(elapsed);
-        self.show(totals, elapsed);
+        self.show(totals, waited, elapsed);
     }
 
     /// Shows the totals for the last time.
-    pub fn finish(&mut self, totals: Totals, elapsed: Duration) {
-        self.show(totals, elapsed);
+    pub fn finish(&mut self, totals: Totals, waited: Duration, elapsed: Duration) {
+        self.show(totals, waited, elapsed);
         if let Shown::Bar(bar) = &self.shown {
             bar.abandon();
         }
     }
 
     #[expect(clippy::print_stderr, reason = "the lines are the interface")]
-    fn show(&self, totals: Totals, elapsed: Duration) {
+    fn show(&self, totals: Totals, waited: Duration, elapsed: Duration) {
         match &self.shown {
             Shown::Nothing => {}
-            Shown::Plain => eprintln!("{}", plain(totals, elapsed)),
+            Shown::Plain => eprintln!("{}", plain(totals, waited, elapsed)),
             Shown::Bar(bar) => {
                 let rate = totals.chunks as f64 / elapsed.as_secs_f64().max(0.001);
                 bar.set_position(totals.streams);
@@ -74,9 +76,10 @@ impl Progress {
 }
 
 /// The line for programs.
-fn plain(totals: Totals, elapsed: Duration) -> String {
+fn plain(totals: Totals, waited: Duration, elapsed: Duration) -> String {
     let (streams, chunks) = (totals.streams, totals.chunks);
-    format!("progress: streams_verified={streams} chunks={chunks} elapsed={:.1}", elapsed.as_secs_f64())
+    let (waited, elapsed) = (waited.as_secs_f64(), elapsed.as_secs_f64());
+    format!("progress: streams_verified={streams} chunks={chunks} waited={waited:.3} elapsed={elapsed:.1}")
 }
 
 fn bar(streams_expected: Option<u64>) -> ProgressBar {
@@ -97,7 +100,7 @@ mod tests {
     #[test]
     fn the_plain_line_has_its_fields() {
         let totals = Totals { streams: 12, chunks: 1212 };
-        let line = plain(totals, Duration::from_millis(2_345));
-        assert_eq!(line, "progress: streams_verified=12 chunks=1212 elapsed=2.3");
+        let line = plain(totals, Duration::from_millis(78), Duration::from_millis(2_345));
+        assert_eq!(line, "progress: streams_verified=12 chunks=1212 waited=0.078 elapsed=2.3");
     }
 }

@@ -97,8 +97,8 @@ pub async fn run(
     let mut run = Run::start(client, args, stop, &tasks).await?;
     let outcome = run.verify(progress).await;
     tasks.cancel();
-    let totals = run.totals();
-    progress.finish(totals, run.elapsed());
+    let (totals, now) = (run.totals(), run.elapsed());
+    progress.finish(totals, run.verifier.take_longest_wait(now), now);
     outcome.map(|()| totals)
 }
 
@@ -181,12 +181,19 @@ impl Run {
                 () = self.clock.sleep_until(tick) => {
                     tick = self.clock.now() + TICK;
                     self.on_tick()?;
-                    progress.update(self.totals(), self.elapsed());
+                    self.show(progress);
                 }
                 sum = self.sums.next() => self.on_sum(&sum?)?,
             }
         }
         self.read_to_the_end().await
+    }
+
+    fn show(&mut self, progress: &mut Progress) {
+        let now = self.elapsed();
+        if progress.is_due(now) {
+            progress.update(self.totals(), self.verifier.take_longest_wait(now), now);
+        }
     }
 
     fn on_command(&mut self, command: Command) -> Result<(), RunError> {
@@ -218,7 +225,7 @@ impl Run {
         if sum.message.uuid.flags() == Flags::ACK_TXN {
             return Ok(());
         }
-        if self.verifier.saw(&sum.message)? == Seen::Verified {
+        if self.verifier.saw(&sum.message, self.elapsed())? == Seen::Verified {
             self.streams += 1;
             if let Some(verified) = self.waiting.remove(&sum.message.id) {
                 // The worker is gone if the run fails at the same time.

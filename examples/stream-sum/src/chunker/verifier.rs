@@ -136,6 +136,7 @@ pub struct Verifier {
     expected: BTreeMap<StreamId, Expected>,
     verified: BTreeSet<StreamId>,
     verified_order: VecDeque<StreamId>,
+    longest_wait: Duration,
 }
 
 impl Verifier {
@@ -147,6 +148,7 @@ impl Verifier {
             expected: BTreeMap::new(),
             verified: BTreeSet::new(),
             verified_order: VecDeque::new(),
+            longest_wait: Duration::ZERO,
         }
     }
 
@@ -161,11 +163,11 @@ impl Verifier {
         self.expected.insert(sum.id, Expected { value: sum.into(), journal, since: now, warnings: 0 });
     }
 
-    /// A sum was published.
+    /// A sum was published, and seen at `now`.
     ///
     /// # Errors
     /// If it is wrong, early, or came before.
-    pub fn saw(&mut self, sum: &Sum) -> Result<Seen, Fault> {
+    pub fn saw(&mut self, sum: &Sum, now: Duration) -> Result<Seen, Fault> {
         let (id, found) = (sum.id, Value::from(sum));
         if let Some(expected) = self.expected.remove(&id) {
             if expected.value != found {
@@ -176,6 +178,7 @@ impl Verifier {
                     expected: expected.value,
                 });
             }
+            self.longest_wait = self.longest_wait.max(now.saturating_sub(expected.since));
             self.remember(id);
             return Ok(Seen::Verified);
         }
@@ -209,6 +212,14 @@ impl Verifier {
         Ok(warnings)
     }
 
+    /// The longest wait for any sum since this was last asked: of those which came, and of those which are awaited.
+    pub fn take_longest_wait(&mut self, now: Duration) -> Duration {
+        let waits = self.expected.values().map(|expected| now.saturating_sub(expected.since));
+        let longest = waits.fold(self.longest_wait, Duration::max);
+        self.longest_wait = Duration::ZERO;
+        longest
+    }
+
     fn remember(&mut self, id: StreamId) {
         if self.verified_order.len() == VERIFIED_MAX
             && let Some(oldest) = self.verified_order.pop_front()
@@ -223,6 +234,8 @@ impl Verifier {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SEEN: Duration = Duration::from_secs(3);
 
     fn sum(id: u8, seq_no: i64, value: u64) -> Sum {
         Sum { id: StreamId([id; 16]), seq_no, value, ..Sum::default() }
@@ -241,16 +254,16 @@ mod tests {
     #[test]
     fn an_expected_sum_verifies_once() {
         let mut verifier = verifier();
-        assert_eq!(verifier.saw(&sum(3, 1, 1)), Ok(Seen::Foreign));
-        assert_eq!(verifier.saw(&sum(1, 11, 77)), Ok(Seen::Verified));
-        let again = verifier.saw(&sum(1, 11, 77)).unwrap_err();
+        assert_eq!(verifier.saw(&sum(3, 1, 1), SEEN), Ok(Seen::Foreign));
+        assert_eq!(verifier.saw(&sum(1, 11, 77), SEEN), Ok(Seen::Verified));
+        let again = verifier.saw(&sum(1, 11, 77), SEEN).unwrap_err();
         assert!(matches!(again, Fault::Duplicate { .. }), "{again}");
     }
 
     #[test]
     fn a_wrong_sum_is_a_mismatch() {
         for wrong in [sum(1, 11, 78), sum(1, 10, 77)] {
-            let fault = verifier().saw(&wrong).unwrap_err();
+            let fault = verifier().saw(&wrong, SEEN).unwrap_err();
             assert!(matches!(fault, Fault::Mismatch { .. }), "{fault}");
             assert!(fault.to_string().contains("stream 01010101"), "{fault}");
             assert!(fault.to_string().contains("journal chunks/part-001"), "{fault}");
@@ -259,8 +272,17 @@ mod tests {
 
     #[test]
     fn a_sum_of_an_open_stream_is_premature() {
-        let fault = verifier().saw(&sum(2, 3, 5)).unwrap_err();
+        let fault = verifier().saw(&sum(2, 3, 5), SEEN).unwrap_err();
         assert!(matches!(fault, Fault::Premature { .. }), "{fault}");
+    }
+
+    #[test]
+    fn the_longest_wait_is_of_sums_which_came_and_which_are_awaited() {
+        let mut verifier = verifier();
+        assert_eq!(verifier.take_longest_wait(Duration::from_secs(2)), Duration::from_secs(1));
+        verifier.saw(&sum(1, 11, 77), Duration::from_secs(5)).unwrap();
+        assert_eq!(verifier.take_longest_wait(Duration::from_secs(9)), Duration::from_secs(4));
+        assert_eq!(verifier.take_longest_wait(Duration::from_secs(9)), Duration::ZERO);
     }
 
     #[test]

@@ -1,0 +1,395 @@
+//! A cluster as it is run in earnest: a real etcd, brokers in zones and summers, each a process of its own.
+//!
+//! A fleet keeps its processes as a supervisor would: one that ends by itself because it lost its lease or cannot reach etcd
+//! is started again and counted; one that ends for another reason is a failure. Nothing happens behind the caller's back:
+//! processes are looked after while the caller waits, by [`Fleet::tend`] and the waits that are built on it.
+
+mod member;
+mod network;
+pub mod specs;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use client::{ClientOptions, ShardClient};
+use proto::consumer::ListRequest;
+use runtime::{BoxError, Clock, Instant, TaskGroup};
+use tempfile::TempDir;
+
+use crate::process::{Launch, Process, binary};
+use member::{Addresses, Member, Seen};
+pub use member::{Kind, Quirk};
+use network::{Network, Place};
+use specs::Copies;
+
+/// Longest wait for a program to say that it is ready.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+/// Longest wait for a command to end.
+const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+/// Longest wait for one listing of shards.
+const LIST_LIMIT: Duration = Duration::from_secs(1);
+/// How often processes are looked after during waits.
+const TICK: Duration = Duration::from_millis(100);
+
+const ETCD_PORT: u16 = 2379;
+const BROKER_PORT: u16 = 8080;
+const SUMMER_PORT: u16 = 9000;
+
+/// What a fleet consists of.
+#[derive(Clone, Debug)]
+pub struct FleetOptions {
+    /// Brokers.
+    pub brokers: usize,
+    /// Zones that brokers and summers are spread over.
+    pub zones: usize,
+    /// Summers.
+    pub summers: usize,
+    /// Replicas and standbys.
+    pub copies: Copies,
+    /// `--etcd.lease`: how soon a killed member is given up.
+    pub lease: Duration,
+    /// `--broker.durability`.
+    pub durability: &'static str,
+    /// `--log.level` of brokers and summers.
+    pub log_level: &'static str,
+    /// Size of each broker's disk, in MiB; `None` for the disk that temporary files are on. Needs a sandbox.
+    pub disk_mib: Option<u32>,
+}
+
+impl Default for FleetOptions {
+    fn default() -> Self {
+        FleetOptions {
+            brokers: 4,
+            zones: 3,
+            summers: 3,
+            copies: Copies { replication: 3, hot_standbys: 1 },
+            lease: Duration::from_secs(10),
+            durability: "process",
+            log_level: "warn",
+            disk_mib: None,
+        }
+    }
+}
+
+impl FleetOptions {
+    /// The zone of a process.
+    fn zone(&self, index: usize) -> String {
+        format!("zone-{}", index % self.zones)
+    }
+}
+
+/// The running programs and the directory that holds their data and logs.
+pub struct Fleet {
+    dir: Option<TempDir>,
+    path: PathBuf,
+    tasks: TaskGroup,
+    clock: Clock,
+    began: Instant,
+    options: FleetOptions,
+    network: Network,
+    addresses: Addresses,
+    members: BTreeMap<String, Member>,
+    chunkers: usize,
+}
+
+impl Fleet {
+    /// Starts all processes, and waits until each serves.
+    pub async fn start(options: FleetOptions) -> Result<Fleet, BoxError> {
+        let dir = TempDir::with_prefix("courant-fleet-")?;
+        let path = dir.path().to_owned();
+        let mut network = Network::new().await?;
+        let store = path.join("store");
+        std::fs::create_dir_all(&store)?;
+        let etcd = network.add("etcd", ETCD_PORT).await?;
+        let addresses = Addresses { etcd: etcd.url(), broker: String::new(), store };
+        let (tasks, clock) = (TaskGroup::new("fleet"), Clock::system());
+        let began = clock.now();
+        let mut fleet = Fleet {
+            dir: Some(dir),
+            path,
+            tasks,
+            clock,
+            began,
+            options,
+            network,
+            addresses,
+            members: BTreeMap::new(),
+            chunkers: 0,
+        };
+        fleet.add(Kind::Etcd, 0, etcd);
+        for index in 0..fleet.options.brokers {
+            let place = fleet.network.add(&Member::name_of(Kind::Broker, index), BROKER_PORT).await?;
+            fleet.mount_disk(&Member::name_of(Kind::Broker, index)).await?;
+            fleet.add(Kind::Broker, index, place);
+        }
+        for index in 0..fleet.options.summers {
+            let place = fleet.network.add(&Member::name_of(Kind::Summer, index), SUMMER_PORT).await?;
+            fleet.addresses.broker = fleet.broker_url(index % fleet.options.brokers);
+            fleet.add(Kind::Summer, index, place);
+        }
+        for kind in [Kind::Etcd, Kind::Broker, Kind::Summer] {
+            let names = fleet.names(kind);
+            fleet.start_members(&names).await?;
+        }
+        Ok(fleet)
+    }
+
+    fn add(&mut self, kind: Kind, index: usize, place: Place) {
+        let member = Member::new(kind, index, place, &self.addresses, &self.options, &self.path);
+        self.members.insert(member.name().to_owned(), member);
+    }
+
+    /// Gives a broker a disk of its own.
+    async fn mount_disk(&self, name: &str) -> Result<(), BoxError> {
+        let Some(mib) = self.options.disk_mib else { return Ok(()) };
+        let dir = self.path.join(name);
+        std::fs::create_dir_all(&dir)?;
+        let size = format!("size={mib}m");
+        let dir = dir.to_str().ok_or("the directory's path is not UTF-8")?;
+        network::run(&["mount", "-t", "tmpfs", "-o", &size, "courant-disk", dir]).await
+    }
+
+    /// The directory with all data and logs.
+    pub fn dir(&self) -> &Path {
+        &self.path
+    }
+
+    /// Keeps the directory when the fleet ends.
+    pub fn keep_dir(&mut self) {
+        if let Some(dir) = self.dir.take() {
+            self.path = dir.keep();
+        }
+    }
+
+    /// Where fragments are stored.
+    pub fn store(&self) -> &Path {
+        &self.addresses.store
+    }
+
+    /// What the fleet consists of.
+    pub fn options(&self) -> &FleetOptions {
+        &self.options
+    }
+
+    /// The clock of waits.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Since the fleet was started.
+    pub fn elapsed(&self) -> Duration {
+        self.clock.now() - self.began
+    }
+
+    /// Whether processes can be cut off from each other.
+    pub fn can_partition(&self) -> bool {
+        self.network.can_partition()
+    }
+
+    /// Names of all members of a kind.
+    pub fn names(&self, kind: Kind) -> Vec<String> {
+        self.members.values().filter(|member| member.kind == kind).map(|m| m.name().to_owned()).collect()
+    }
+
+    /// Names of all processes.
+    pub fn all_names(&self) -> Vec<String> {
+        self.members.keys().cloned().collect()
+    }
+
+    /// URL of the broker `index`.
+    pub fn broker_url(&self, index: usize) -> String {
+        self.members[&Member::name_of(Kind::Broker, index)].place.url()
+    }
+
+    /// URLs of all brokers.
+    pub fn broker_urls(&self) -> Vec<String> {
+        (0..self.options.brokers).map(|index| self.broker_url(index)).collect()
+    }
+
+    /// The member whose URL this is.
+    pub fn name_at(&self, url: &str) -> Option<&str> {
+        let member = self.members.values().find(|member| member.place.url() == url)?;
+        Some(member.name())
+    }
+
+    /// URL of the summer `index`.
+    pub fn summer_url(&self, index: usize) -> String {
+        self.members[&Member::name_of(Kind::Summer, index)].place.url()
+    }
+
+    /// Data directory of a member.
+    pub fn data_dir(&self, name: &str) -> &Path {
+        &self.members[name].data_dir
+    }
+
+    /// Times that processes ended by themselves and were started again.
+    pub fn restarts(&self) -> u32 {
+        self.members.values().map(|member| member.restarts).sum()
+    }
+
+    fn member(&mut self, name: &str) -> &mut Member {
+        self.members.get_mut(name).unwrap_or_else(|| panic!("no member is called {name}"))
+    }
+
+    /// Starts members on the state that they have, and waits until each serves.
+    pub async fn start_members(&mut self, names: &[String]) -> Result<(), BoxError> {
+        self.start_with(names, &Quirk::default()).await?;
+        self.wait_ready(names, READY_LIMIT).await
+    }
+
+    /// Starts members in an unusual way, without waiting.
+    pub async fn start_with(&mut self, names: &[String], quirk: &Quirk) -> Result<(), BoxError> {
+        let tasks = self.tasks.clone();
+        for name in names {
+            self.member(name).start(quirk, &tasks)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until each of the members serves.
+    pub async fn wait_ready(&mut self, names: &[String], limit: Duration) -> Result<(), BoxError> {
+        let deadline = self.clock.now() + limit;
+        loop {
+            self.tend()?;
+            let Some(missing) = names.iter().find(|name| !self.members[*name].is_ready()) else {
+                return Ok(());
+            };
+            if self.clock.now() > deadline {
+                let what = format!("does not serve after {limit:?}");
+                let process = self.members[missing].process();
+                return Err(process.map_or_else(
+                    || format!("{missing} keeps ending by itself").into(),
+                    |process| process.error(what).into(),
+                ));
+            }
+            self.clock.sleep(TICK).await;
+        }
+    }
+
+    /// SIGKILLs members at once. They stay down.
+    pub async fn kill(&mut self, names: &[String]) -> Result<(), BoxError> {
+        for name in names {
+            self.members[name].signal(libc::SIGKILL)?;
+        }
+        for name in names {
+            self.member(name).kill().await?;
+        }
+        Ok(())
+    }
+
+    /// SIGTERM, and waits for the member's orderly end. It stays down.
+    pub async fn terminate(&mut self, name: &str, limit: Duration) -> Result<(), BoxError> {
+        Ok(self.member(name).terminate(limit).await?)
+    }
+
+    /// Sends a signal to a member.
+    pub fn signal(&self, name: &str, signal: i32) -> Result<(), BoxError> {
+        Ok(self.members[name].signal(signal)?)
+    }
+
+    /// Removes the state of a member that is down.
+    pub fn wipe(&mut self, name: &str) {
+        self.member(name).wipe();
+    }
+
+    /// Drops all packets that one member sends to another.
+    pub async fn cut(&self, from: &str, to: &str) -> Result<(), BoxError> {
+        self.network.cut(from, to).await
+    }
+
+    /// Ends every cut.
+    pub async fn heal_network(&self) -> Result<(), BoxError> {
+        self.network.heal().await
+    }
+
+    /// Starts again what has ended by itself; fails if it had no reason to.
+    pub fn tend(&mut self) -> Result<(), BoxError> {
+        let (now, tasks) = (self.clock.now(), self.tasks.clone());
+        let at = (now - self.began).as_secs_f64();
+        for member in self.members.values_mut() {
+            match member.tend(now, &tasks)? {
+                Seen::Nothing => {}
+                Seen::Left(reason) => eprintln!("{at:7.1} {} left by itself: {reason}", member.name()),
+                Seen::Restarted => eprintln!("{at:7.1} {} is started again", member.name()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets time pass while processes are looked after.
+    pub async fn let_pass(&mut self, time: Duration) -> Result<(), BoxError> {
+        let until = self.clock.now() + time;
+        while self.clock.now() < until {
+            self.tend()?;
+            self.clock.sleep(TICK.min(time)).await;
+        }
+        Ok(())
+    }
+
+    /// Runs `courant` with these arguments against the broker `index` and gives its standard output.
+    pub async fn courant(&self, index: usize, args: &[&str]) -> Result<String, BoxError> {
+        let launch = Launch::new("courant", binary("courant"), args.iter().copied(), &self.path)
+            .env("BROKER_ADDRESS", &self.broker_url(index));
+        let mut process = Process::start(&launch, &self.tasks)?;
+        let status = process.wait_exit(COMMAND_LIMIT).await?;
+        if !status.success() {
+            return Err(process.error(format!("{args:?} failed")).into());
+        }
+        Ok(process.stdout())
+    }
+
+    /// Applies journal specifications, through the first broker which runs.
+    pub async fn apply_journals(&self, name: &str, yaml: &str) -> Result<(), BoxError> {
+        let path = self.path.join(name);
+        std::fs::write(&path, yaml)?;
+        let path = path.to_str().ok_or("the directory's path is not UTF-8")?;
+        self.courant(0, &["journals", "apply", "--specs", path]).await.map(drop)
+    }
+
+    /// Applies stream-sum's specifications.
+    pub async fn apply_stream_sum(&self) -> Result<(), BoxError> {
+        let copies = self.options.copies;
+        self.apply_journals("journals.yaml", &specs::stream_sum_journals(copies)?).await?;
+        let path = self.path.join("shards.yaml");
+        std::fs::write(&path, specs::stream_sum_shards(copies)?)?;
+        let path = path.to_str().ok_or("the directory's path is not UTF-8")?;
+        let consumer = format!("--consumer.address={}", self.summer_url(0));
+        self.courant(0, &["shards", "apply", &consumer, "--specs", path]).await.map(drop)
+    }
+
+    /// Starts `chunker run` with these further arguments. Each chunker knows another broker.
+    pub fn start_chunker(&mut self, args: &[&str]) -> Result<Process, BoxError> {
+        let number = self.chunkers;
+        self.chunkers += 1;
+        let address = format!("--broker.address={}", self.broker_url(number % self.options.brokers));
+        let all = ["run", &address, "--chunker.progress=plain"].into_iter().chain(args.iter().copied());
+        let name = format!("chunker-{number}");
+        let log = self.path.join(format!("{name}.log"));
+        let launch = Launch::new(&name, binary("chunker"), all, &self.path).log(log);
+        Ok(Process::start(&launch, &self.tasks)?)
+    }
+
+    /// Shards by the state of their replicas, as the first summer that answers sees them.
+    pub async fn shards(&self) -> proto::consumer::ListResponse {
+        for index in 0..self.options.summers {
+            let options = ClientOptions::new(self.tasks.clone());
+            let Ok(client) = ShardClient::new(&self.summer_url(index), options) else { continue };
+            let listing = self.clock.timeout(LIST_LIMIT, client.list(ListRequest::default())).await;
+            if let Ok(Ok(listing)) = listing {
+                return listing;
+            }
+        }
+        Default::default()
+    }
+}
+
+impl Drop for Fleet {
+    /// The logs of a test that fails are kept.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.keep_dir();
+            eprintln!("data and logs are kept in {}", self.path.display());
+        }
+    }
+}

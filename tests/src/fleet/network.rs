@@ -1,0 +1,138 @@
+//! Where the processes of a fleet listen, and how they are cut off from each other.
+//!
+//! On loopback, every process has a free port. In a [`sandbox`](crate::sandbox), every process has a network namespace with
+//! an address of its own on one bridge, and a partition drops packets at the receiver's firewall: silently, in one
+//! direction or both.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
+use runtime::{BoxError, Entropy};
+use tokio::process::Command;
+
+use crate::sandbox;
+
+const BRIDGE: &str = "courant0";
+/// The first three bytes of every address on the bridge.
+const SUBNET: [u8; 3] = [10, 91, 0];
+/// The harness's own address.
+const OWN: u8 = 254;
+/// Ports for loopback: below those that the system gives to outgoing connections, as a process that is down must find its
+/// port free when it comes back.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+/// Attempts to find a free port.
+const PORT_TRIES: u32 = 1000;
+
+/// A place on the network.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Where others reach it.
+    pub address: SocketAddr,
+    /// Runs a program there; empty on loopback.
+    pub wrapper: Vec<String>,
+}
+
+impl Place {
+    /// URL of what is served there.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+/// The network of one fleet.
+#[derive(Debug)]
+pub enum Network {
+    /// Everything on 127.0.0.1.
+    Loopback,
+    /// A namespace for each process, by its name.
+    Namespaces(BTreeMap<String, Ipv4Addr>),
+}
+
+impl Network {
+    /// The network that the surroundings permit.
+    pub async fn new() -> Result<Network, BoxError> {
+        if !sandbox::is_inside() {
+            return Ok(Network::Loopback);
+        }
+        let own = format!("{}/24", address(OWN));
+        run(&["ip", "link", "add", BRIDGE, "type", "bridge"]).await?;
+        run(&["ip", "address", "add", &own, "dev", BRIDGE]).await?;
+        run(&["ip", "link", "set", BRIDGE, "up"]).await?;
+        Ok(Network::Namespaces(BTreeMap::new()))
+    }
+
+    /// Whether processes can be cut off.
+    pub fn can_partition(&self) -> bool {
+        matches!(self, Network::Namespaces(_))
+    }
+
+    /// A new place. In a namespace of its own, `port` is free; on loopback another one is found.
+    pub async fn add(&mut self, name: &str, port: u16) -> Result<Place, BoxError> {
+        match self {
+            Network::Loopback => {
+                let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+                Ok(Place { address, wrapper: Vec::new() })
+            }
+            Network::Namespaces(places) => {
+                let ip = address(u8::try_from(places.len() + 1)?);
+                add_namespace(name, &ip, places.len()).await?;
+                places.insert(name.to_owned(), ip);
+                let wrapper = ["ip", "netns", "exec", name].map(str::to_owned).to_vec();
+                Ok(Place { address: SocketAddr::from((ip, port)), wrapper })
+            }
+        }
+    }
+
+    /// Drops all packets that `from` sends to `to`, from now on.
+    pub async fn cut(&self, from: &str, to: &str) -> Result<(), BoxError> {
+        let Network::Namespaces(places) = self else { return Err("loopback cannot be cut".into()) };
+        let source = places.get(from).ok_or_else(|| format!("no place is called {from}"))?.to_string();
+        let rule = ["iptables", "-w", "-A", "INPUT", "-s", &source, "-j", "DROP"];
+        run(&[&["ip", "netns", "exec", to][..], &rule].concat()).await
+    }
+
+    /// Ends every cut.
+    pub async fn heal(&self) -> Result<(), BoxError> {
+        let Network::Namespaces(places) = self else { return Ok(()) };
+        for name in places.keys() {
+            run(&["ip", "netns", "exec", name, "iptables", "-w", "-F", "INPUT"]).await?;
+        }
+        Ok(())
+    }
+}
+
+fn address(last: u8) -> Ipv4Addr {
+    let [a, b, c] = SUBNET;
+    Ipv4Addr::new(a, b, c, last)
+}
+
+async fn add_namespace(name: &str, ip: &Ipv4Addr, index: usize) -> Result<(), BoxError> {
+    let (outer, prefixed) = (format!("courant0v{index}"), format!("{ip}/24"));
+    run(&["ip", "netns", "add", name]).await?;
+    run(&["ip", "link", "add", &outer, "type", "veth", "peer", "name", "eth0", "netns", name]).await?;
+    run(&["ip", "link", "set", &outer, "master", BRIDGE, "up"]).await?;
+    run(&["ip", "-n", name, "address", "add", &prefixed, "dev", "eth0"]).await?;
+    run(&["ip", "-n", name, "link", "set", "eth0", "up"]).await?;
+    run(&["ip", "-n", name, "link", "set", "lo", "up"]).await
+}
+
+/// Runs a command to its end; an error says what it said.
+pub async fn run(command: &[&str]) -> Result<(), BoxError> {
+    let output = Command::new(command[0]).args(&command[1..]).output().await?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{}: {}: {}", command.join(" "), output.status, said.trim()).into())
+}
+
+fn free_port() -> Result<u16, BoxError> {
+    let entropy = Entropy::system();
+    for _ in 0..PORT_TRIES {
+        let port = PORTS.start + entropy.below(u64::from(PORTS.end - PORTS.start)) as u16;
+        if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err("no port is free".into())
+}
