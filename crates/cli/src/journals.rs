@@ -1,4 +1,4 @@
-//! `courant journals`: lists, applies, appends to and reads journals.
+//! `courant journals`: lists, applies, appends to and reads journals, and lets them go on after a loss.
 
 mod append;
 mod apply;
@@ -7,6 +7,7 @@ mod list;
 mod offsets;
 mod read;
 mod records;
+mod reset_head;
 mod whole;
 
 use crate::session::{Session, SessionArgs};
@@ -60,6 +61,13 @@ enum Command {
         courant journals fragments -l name=examples/greetings\n  \
         courant journals fragments -l name:prefix=examples/ --from 1700000000 --url-ttl 1m -o json")]
     Fragments(fragments::FragmentsArgs),
+    /// Let journals go on which lost all of their replicas, at the end of their stored content.
+    ///
+    /// Appends to such a journal fail with INDEX_HAS_GREATER_OFFSET, since content which was not stored may be missing.
+    /// First bring back any broker which had a replica, with its data directory: then nothing is missing.
+    #[command(after_help = "Example:\n  \
+        courant journals reset-head -l name:prefix=examples/")]
+    ResetHead(reset_head::ResetHeadArgs),
 }
 
 pub use apply::{SPECS_BYTES_MAX, batches};
@@ -73,5 +81,6 @@ pub async fn run(args: JournalsArgs) -> Result<(), BoxError> {
         Command::Append(args) => append::run(&session, args).await,
         Command::Read(args) => read::run(&session, args).await,
         Command::Fragments(args) => fragments::run(&session, args).await,
+        Command::ResetHead(args) => reset_head::run(&session, args).await,
     }
 }

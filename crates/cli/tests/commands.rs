@@ -19,10 +19,18 @@ struct Broker {
 
 impl Broker {
     fn start() -> Broker {
-        let dir = tempfile::tempdir().unwrap();
+        Broker::start_in(tempfile::tempdir().unwrap(), "data")
+    }
+
+    /// With the data directory of this name below `dir`; stores are in `dir`.
+    fn start_in(dir: tempfile::TempDir, data: &str) -> Broker {
+        let store = dir.path().join("store");
+        std::fs::create_dir_all(&store).unwrap();
         let mut child = courant()
-            .args(["serve", "--broker.port", "0", "--broker.data-dir"])
-            .arg(dir.path().join("data"))
+            .args(["serve", "--broker.port", "0", "--broker.file-root"])
+            .arg(store)
+            .arg("--broker.data-dir")
+            .arg(dir.path().join(data))
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -82,6 +90,13 @@ impl Broker {
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+}
+
+impl Broker {
+    /// Kills the broker, and gives its directory.
+    fn kill(mut self) -> tempfile::TempDir {
+        std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap())
     }
 }
 
@@ -185,6 +200,36 @@ fn content_is_appended_and_read_back() {
     let first: serde_json::Value = serde_json::from_str(fragments.lines().next().unwrap()).unwrap();
     assert_eq!((&first["spec"]["journal"], &first["spec"]["begin"]), (&"a/one".into(), &"0".into()));
     assert!(broker.ok("journals fragments -l app=test", b"").starts_with("JOURNAL  OFFSET  LENGTH"));
+}
+
+/// A journal with a store.
+const STORED: &[u8] = b"
+name: a/stored
+replication: 1
+fragment: {length: 1048576, compression_codec: NONE, refresh_interval: 1m, stores: ['file:///']}
+";
+
+#[test]
+fn a_journal_which_lost_its_replicas_goes_on_after_a_reset() {
+    let broker = Broker::start();
+    broker.ok("journals apply", STORED);
+    broker.ok("journals append -l name=a/stored", b"stored\n");
+    // The first append has a fragment of its own, which is stored when the next one begins another.
+    broker.ok("journals append -l name=a/stored", b"lost\n");
+    let clock = runtime::Clock::system();
+    let begun = clock.now();
+    while !broker.ok("journals fragments -l name=a/stored", b"").contains(" ago") {
+        assert!((clock.now() - begun).as_secs() < 60, "the first fragment was not stored");
+    }
+    assert_eq!(broker.ok("journals reset-head -l name=a/stored", b""), "a/stored 12\n");
+
+    let broker = Broker::start_in(broker.kill(), "other-data");
+    broker.ok("journals apply", STORED);
+    let refused = broker.fails("journals append -l name=a/stored", b"new\n");
+    assert!(refused.contains("INDEX_HAS_GREATER_OFFSET"), "{refused}");
+    assert_eq!(broker.ok("journals reset-head -l name=a/stored", b""), "a/stored 7\n");
+    broker.ok("journals append -l name=a/stored", b"new\n");
+    assert_eq!(broker.ok("journals read -l name=a/stored", b""), "stored\nnew\n");
 }
 
 #[test]
