@@ -2,9 +2,11 @@
 
 mod page;
 
+use proto::protocol::journal_client::JournalClient;
 use proto::protocol::{FragmentsRequest, FragmentsResponse, Status, fragments_response};
 use proto::{Canonical, duration};
 use stores::Stores;
+use tonic::transport::Channel;
 
 use crate::error::ServiceError;
 use crate::peers::Peers;
@@ -51,7 +53,7 @@ pub async fn serve(
     Ok(response.canonical())
 }
 
-/// Forwards a request to the process that it resolved to.
+/// Forwards a request to the process that it resolved to, or to the nearest member of its route.
 ///
 /// # Errors
 /// If no peer can be asked, or it fails.
@@ -60,10 +62,12 @@ pub async fn proxy(
     mut request: FragmentsRequest,
     resolution: Resolution,
 ) -> Result<FragmentsResponse, ServiceError> {
-    let mut client = peers.client_of(&resolution.header).map_err(ServiceError::Peer)?;
-    request.header = Some(resolution.header.canonical());
-    let response =
-        client.list_fragments(request).await.map_err(|status| ServiceError::Peer(status.into()))?;
+    request.header = Some(resolution.header.clone().canonical());
+    let call = |mut client: JournalClient<Channel>| {
+        let request = request.clone();
+        async move { client.list_fragments(request).await }
+    };
+    let (_, response) = peers.ask(&resolution.header, call).await.map_err(ServiceError::Peer)?;
     Ok(response.into_inner())
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use proto::Revision;
-use proto::protocol::{ListRequest, ListResponse};
+use proto::protocol::{Header, ListRequest, ListResponse};
 use runtime::CancellationToken;
 use tokio::sync::watch;
 
@@ -23,7 +23,11 @@ pub fn serve(
     stop: CancellationToken,
 ) -> BoxStream<'static, Result<ListResponse, tonic::Status>> {
     let selector = request.selector.unwrap_or_default().rewrite_legacy_prefix();
-    let resume = request.watch_resume.filter(|_| request.watch).map(|header| header.revision());
+    // A revision of another cluster, of which this one has taken the place, may never be reached.
+    let ours = resolver.key_space().header().cluster_id;
+    let is_ours = |header: &Header| header.etcd.as_ref().is_some_and(|etcd| etcd.cluster_id == ours);
+    let resume = request.watch_resume.filter(|header| request.watch && is_ours(header));
+    let resume = resume.map(|header| header.revision());
     let is_watch = request.watch;
     async_stream::stream! {
         let mut snapshots = resolver.subscribe();

@@ -1,28 +1,35 @@
 //! Serving one Read (journal protocol §8) from this broker's replica, or from a peer.
 //!
 //! [`core::ReadCore`] decides; this driver asks the index, reads files and stores, and waits. A tail read waits for the
-//! index to change and never polls. Content is read ahead by up to [`READ_AHEAD_BYTES`] and sent in chunks of up to
+//! index to change and never polls. What a new replica lacks is relayed from one that has it ([`elsewhere`]). Content is read ahead by up to [`READ_AHEAD_BYTES`] and sent in chunks of up to
 //! [`READ_CHUNK_BYTES_MAX`]; a slow reader holds no more than that. The stream ends cleanly when the replica stops.
 
 mod content;
 mod core;
+mod elsewhere;
 
 use bytes::Bytes;
 use fragment::index::Answer;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use proto::Canonical;
+use proto::protocol::journal_client::JournalClient;
 use proto::protocol::{ReadRequest, ReadResponse};
-use runtime::{CancellationToken, Clock};
+use runtime::{CancellationToken, Clock, Instant};
+use std::time::Duration;
 use stores::Stores;
 use tokio::sync::watch;
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use self::content::ContentReader;
 use self::core::{ReadCore, Step, Visit};
+use self::elsewhere::{Elsewhere, Held, Relay};
 use crate::error::ServiceError;
-use crate::replica::IndexView;
+use crate::peers::{Peers, is_connection};
+use crate::replica::{IndexView, Replica};
 use crate::resolver::Resolution;
+use crate::spool::LocalFile;
 use crate::stored;
 
 /// What reads need beside their replica.
@@ -39,19 +46,40 @@ pub struct ReadContext {
 /// The responses of a read.
 pub type ReadStream = BoxStream<'static, Result<ReadResponse, Status>>;
 
+/// How long a read that does not block waits for content which this replica lacks, though the journal goes on behind it.
+const GAP_WAIT: Duration = Duration::from_secs(10);
+
 /// Serves a validated request from the replica that it resolved to.
-pub fn serve(context: ReadContext, request: ReadRequest, resolution: Resolution) -> ReadStream {
-    let stopped = resolution.stopped.clone();
-    let core = ReadCore::new(&request, resolution.header.canonical());
+pub fn serve(context: ReadContext, peers: Peers, request: ReadRequest, resolution: Resolution) -> ReadStream {
     let Some(replica) = resolution.replica else { return futures::stream::empty().boxed() };
-    let index = replica.index();
+    let mut read = Read {
+        core: ReadCore::new(&request, resolution.header.clone().canonical()),
+        elsewhere: Elsewhere::new(peers, context.clock.clone(), &request, &resolution.header),
+        index: replica.index(),
+        replica,
+        context,
+        stopped: resolution.stopped,
+        gap_until: None,
+    };
     Box::pin(async_stream::stream! {
-        let mut read = Read { context, core, index, stopped };
         loop {
             let visit = match read.next().await {
                 Next::Visit(visit) => visit,
+                Next::Relay(mut relay) => {
+                    while let Some(response) = relay.next(&read.stopped).await {
+                        yield Ok(read.core.with_header(response));
+                    }
+                    if !read.core.sent(relay.offset()) || read.core.is_metadata_only() {
+                        return;
+                    }
+                    continue;
+                }
                 Next::Finish(response) => {
                     yield Ok(*response);
+                    return;
+                }
+                Next::Fail(status) => {
+                    yield Err(status);
                     return;
                 }
                 Next::End => return,
@@ -95,73 +123,158 @@ fn chunk(offset: i64, content: Bytes) -> ReadResponse {
     ReadResponse { offset, content, ..ReadResponse::default() }
 }
 
-struct Read<L> {
+struct Read {
     context: ReadContext,
     core: ReadCore,
-    index: watch::Receiver<L>,
+    elsewhere: Elsewhere,
+    replica: Replica,
+    index: watch::Receiver<IndexView>,
     stopped: CancellationToken,
+    /// Until when a read that does not block waits for content which this replica lacks.
+    gap_until: Option<Instant>,
 }
 
-enum Next<L> {
-    Visit(Box<Visit<L>>),
+enum Next {
+    Visit(Box<Visit<LocalFile>>),
+    /// Another replica has what comes next.
+    Relay(Box<Relay>),
     Finish(Box<ReadResponse>),
+    Fail(Status),
     /// The replica has stopped.
     End,
 }
 
-impl Read<IndexView> {
-    /// Waits until the index has an answer.
-    async fn next(&mut self) -> Next<crate::spool::LocalFile> {
+impl Read {
+    /// Waits until the index, or another replica, has an answer.
+    async fn next(&mut self) -> Next {
         loop {
             let view = self.index.borrow_and_update().clone();
-            let query = self.core.query(self.context.clock.unix_seconds());
+            let end = end_of(&view);
+            let query = self.core.query(self.context.clock.unix_seconds(), end);
             let answer = view.index.query(&query);
             // Before spools are adopted and stores listed, only content that is surely next may be served: what is missing
             // here may be stored, and the end of the journal is not known.
             let is_complete = view.first_listing_done && view.head.is_some();
             let is_certain = matches!(&answer, Answer::Found(found) if found.offset == query.offset);
-            let step = match is_complete || is_certain {
-                true => self.core.on_answer(answer),
-                false => Step::Wait { retry_at_unix: None },
+            if !is_complete && !is_certain {
+                if !self.wait(None, None).await {
+                    return Next::End;
+                }
+                continue;
+            }
+            let again = match self.core.gap(&answer, query.offset, end) {
+                None => None,
+                Some(gap) => match self.on_gap(gap, matches!(answer, Answer::Found(_))).await {
+                    AtGap::Next(next) => return next,
+                    AtGap::Wait(again) => Some(again),
+                    AtGap::Ignore => None,
+                },
             };
-            let retry_at_unix = match step {
+            let step = match again {
+                Some(_) if !self.core.is_blocking() => Step::Wait { retry_at_unix: None },
+                _ => self.core.on_answer(answer, end),
+            };
+            match step {
                 Step::Visit(visit) => return Next::Visit(visit),
                 Step::Finish(response) => return Next::Finish(response),
-                Step::Wait { retry_at_unix } => retry_at_unix,
-            };
-            tokio::select! {
-                biased;
-                () = self.stopped.cancelled() => return Next::End,
-                changed = self.index.changed() => if changed.is_err() {
-                    return Next::End;
-                },
-                () = sleep_until_unix(&self.context.clock, retry_at_unix) => {}
+                Step::Wait { retry_at_unix } => {
+                    if !self.wait(again, retry_at_unix).await {
+                        return Next::End;
+                    }
+                }
             }
         }
+    }
+
+    /// Looks for content which this replica lacks: with the other replicas, and in the stores. `is_jump` says that the
+    /// index would have it skipped.
+    async fn on_gap(&mut self, (from, to): (i64, i64), is_jump: bool) -> AtGap {
+        match self.elsewhere.ask(from, to).await {
+            Held::By(relay) => {
+                self.core.skip_to(from);
+                self.gap_until = None;
+                return AtGap::Next(Next::Relay(relay));
+            }
+            // Nobody reads past what a replica may still have.
+            Held::Unknown if is_jump => return AtGap::Next(Next::Fail(unknown(from, to))),
+            Held::Nowhere if is_jump => return AtGap::Ignore,
+            Held::Unknown | Held::Nowhere => {}
+        }
+        self.replica.want_listing();
+        let again = self.elsewhere.again_at(from);
+        if self.core.is_blocking() {
+            return again.map_or(AtGap::Ignore, AtGap::Wait);
+        }
+        let now = self.context.clock.now();
+        let until = *self.gap_until.get_or_insert(now + GAP_WAIT);
+        if now < until { AtGap::Wait(again.map_or(until, |again| again.min(until))) } else { AtGap::Ignore }
+    }
+
+    /// Waits until the index changes, or a time comes. False if the replica stops.
+    async fn wait(&mut self, until: Option<Instant>, until_unix: Option<i64>) -> bool {
+        let clock = &self.context.clock;
+        tokio::select! {
+            biased;
+            () = self.stopped.cancelled() => false,
+            changed = self.index.changed() => changed.is_ok(),
+            () = sleep_until(clock, until) => true,
+            () = sleep_until_unix(clock, until_unix) => true,
+        }
+    }
+}
+
+/// What to do about content which this replica lacks.
+enum AtGap {
+    Next(Next),
+    /// Look again then, or when the index changes.
+    Wait(Instant),
+    /// What the index says holds.
+    Ignore,
+}
+
+fn unknown(from: i64, to: i64) -> Status {
+    Status::unavailable(format!(
+        "content from {from} to {to} is not stored, and a replica which may have it cannot be asked"
+    ))
+}
+
+/// Where the next append begins, as far as the replica knows.
+fn end_of(view: &IndexView) -> i64 {
+    view.head.as_ref().map_or(0, |head| head.end).max(view.index.end())
+}
+
+async fn sleep_until(clock: &Clock, at: Option<Instant>) {
+    match at {
+        Some(at) => clock.sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
 async fn sleep_until_unix(clock: &Clock, unix_seconds: Option<i64>) {
     match unix_seconds.map(|at| at.saturating_sub(clock.unix_seconds())) {
-        Some(wait) => clock.sleep(std::time::Duration::from_secs(u64::try_from(wait).unwrap_or(0))).await,
+        Some(wait) => clock.sleep(Duration::from_secs(u64::try_from(wait).unwrap_or(0))).await,
         None => std::future::pending().await,
     }
 }
 
-/// Forwards a request to the process that it resolved to, and relays its responses. Ends cleanly when this broker stops.
+/// Forwards a request to the process that it resolved to, or to the nearest member of its route, and relays the responses.
+/// Ends cleanly when this broker stops.
 ///
 /// # Errors
 /// If no peer can be asked, or it refuses at once.
 pub async fn proxy(
-    peers: &crate::peers::Peers,
+    peers: &Peers,
     mut request: ReadRequest,
     resolution: Resolution,
     stop: CancellationToken,
 ) -> Result<ReadStream, ServiceError> {
-    let mut client = peers.client_of(&resolution.header).map_err(ServiceError::Peer)?;
-    request.header = Some(resolution.header.canonical());
-    let mut responses =
-        client.read(request).await.map_err(|status| ServiceError::Peer(status.into()))?.into_inner();
+    request.header = Some(resolution.header.clone().canonical());
+    let call = |mut client: JournalClient<Channel>| {
+        let request = request.clone();
+        async move { client.read(request).await }
+    };
+    let (endpoint, responses) = peers.ask(&resolution.header, call).await.map_err(ServiceError::Peer)?;
+    let (peers, mut responses) = (peers.clone(), responses.into_inner());
     Ok(Box::pin(async_stream::stream! {
         loop {
             let next = tokio::select! {
@@ -172,6 +285,9 @@ pub async fn proxy(
             match next {
                 Some(Ok(response)) => yield Ok(response),
                 Some(Err(status)) if status.code() != Code::Cancelled => {
+                    if is_connection(&status) {
+                        peers.note_failed(&endpoint);
+                    }
                     yield Err(status);
                     return;
                 }

@@ -32,7 +32,7 @@ use proto::protocol::{Header, JournalSpec, LabelSet, Status};
 use proto::{JournalName, Revision};
 use runtime::{CancellationToken, Clock, Entropy, Instant, Metrics, OnError, TaskGroup};
 use stores::Stores;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::append::{APPENDS_IN_FLIGHT_BYTES_MAX, Content, ContentSpace, Place, Transition, Wants};
 use crate::flow::Bucket;
@@ -143,6 +143,8 @@ struct Inner {
     view: watch::Receiver<IndexView>,
     bucket: Mutex<Bucket>,
     started_at: Instant,
+    /// Wakes the task which lists the stores.
+    wanted: Arc<Notify>,
 }
 
 /// An append that is complete, in the queue.
@@ -234,18 +236,20 @@ impl Replica {
         let stop = CancellationToken::new();
         let own = messages.downgrade();
         let epoch = Epoch::default();
+        let wanted = Arc::new(Notify::new());
         let refresh = Refresh {
             journal: journal.clone(),
             spec: spec.subscribe(),
             owner: own.clone(),
             epoch: epoch.clone(),
             stop: stop.clone(),
+            wanted: Arc::clone(&wanted),
         };
         deps.tasks.spawn("refresh", OnError::Log, refresh.run(deps.clone()));
         let channels = Channels { spec: spec.subscribe(), publisher, inbox, own, epoch, stop };
         deps.tasks.spawn("replica", OnError::Log, Owner::new(place, deps.clone(), channels).run());
         let started_at = deps.clock.now();
-        let inner = Inner { journal, messages, spec, view, bucket: Mutex::default(), started_at };
+        let inner = Inner { journal, messages, spec, view, bucket: Mutex::default(), started_at, wanted };
         Replica { inner: Arc::new(inner) }
     }
 
@@ -262,6 +266,11 @@ impl Replica {
     /// What the replica publishes. It changes with every settled group of appends and every change of the fragments.
     pub fn index(&self) -> watch::Receiver<IndexView> {
         self.inner.view.clone()
+    }
+
+    /// Asks for the stores to be listed soon, since they may have content which this replica lacks.
+    pub(crate) fn want_listing(&self) {
+        self.inner.wanted.notify_one();
     }
 
     /// Takes no more appends, settles the ones under way, completes the current fragment, and ends the owner. The uploads

@@ -112,7 +112,7 @@ impl Resolver {
         let inner = Inner {
             me: me.clone(),
             mirror: mirror.clone(),
-            peers: Peers::default(),
+            peers: Peers::near(&me.zone, &deps.clock),
             published,
             stop: stop.clone(),
         };

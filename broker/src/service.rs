@@ -200,7 +200,7 @@ impl Shell {
             let refused = ReadResponse { status: status as i32, header, ..ReadResponse::default() };
             Ok(futures::stream::iter([Ok(refused)]).boxed())
         } else if resolution.is_local {
-            Ok(read::serve(self.read.clone(), request, resolution))
+            Ok(read::serve(self.read.clone(), self.resolver.peers().clone(), request, resolution))
         } else {
             Ok(read::proxy(self.resolver.peers(), request, resolution, self.stop.clone()).await?)
         }

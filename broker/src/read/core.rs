@@ -63,15 +63,50 @@ impl ReadCore {
         }
     }
 
-    /// The next question to the index.
-    pub fn query(&self, now_unix: i64) -> Query {
-        Query { offset: self.offset, begin_mod_time: self.begin_mod_time, now_unix }
+    /// The next question to the index. `end` is where the next append begins, which a new replica may know of before it
+    /// holds any content.
+    pub fn query(&self, now_unix: i64, end: i64) -> Query {
+        let offset = if self.offset < 0 { end } else { self.offset };
+        Query { offset, begin_mod_time: self.begin_mod_time, now_unix }
     }
 
-    /// Decides upon the index's answer.
-    pub fn on_answer<L>(&mut self, answer: Answer<L>) -> Step<L> {
+    /// The content `begin..end` which the answer to a query at `asked` passes over or waits for, although the journal goes
+    /// on behind it: other replicas may have it.
+    pub fn gap<L>(&self, answer: &Answer<L>, asked: i64, end: i64) -> Option<(i64, i64)> {
+        let (from, to) = match answer {
+            // Content that is left out for its age is no gap.
+            Answer::Found(found) if self.begin_mod_time == 0 => (asked, found.offset),
+            Answer::Found(_) => return None,
+            Answer::NotYet(not_yet) => (not_yet.offset, end.max(not_yet.write_head)),
+        };
+        let to = if self.end_offset == 0 { to } else { to.min(self.end_offset) };
+        (from < to).then_some((from, to))
+    }
+
+    /// Gives a response its header, if it is the first.
+    pub fn with_header(&mut self, response: ReadResponse) -> ReadResponse {
+        ReadResponse { header: self.header.take(), ..response }
+    }
+
+    /// Goes on at `offset`, before which content was skipped.
+    pub fn skip_to(&mut self, offset: i64) {
+        self.offset = self.offset.max(offset);
+    }
+
+    /// Whether no content is to be sent.
+    pub fn is_metadata_only(&self) -> bool {
+        self.metadata_only
+    }
+
+    /// Whether to wait for content.
+    pub fn is_blocking(&self) -> bool {
+        self.block
+    }
+
+    /// Decides upon the index's answer. `end` is that of the query.
+    pub fn on_answer<L>(&mut self, answer: Answer<L>, end: i64) -> Step<L> {
         match answer {
-            Answer::Found(found) => Step::Visit(Box::new(self.visit(found))),
+            Answer::Found(found) => Step::Visit(Box::new(self.visit(found, end))),
             Answer::NotYet(NotYet { offset, retry_at_unix, .. }) if self.block => {
                 // The write head was looked up, or content was skipped, for good.
                 self.offset = offset;
@@ -81,13 +116,13 @@ impl ReadCore {
                 status: Status::OffsetNotYetAvailable as i32,
                 header: self.header.take(),
                 offset,
-                write_head,
+                write_head: write_head.max(end),
                 ..ReadResponse::default()
             })),
         }
     }
 
-    fn visit<L>(&mut self, found: Found<L>) -> Visit<L> {
+    fn visit<L>(&mut self, found: Found<L>, journal_end: i64) -> Visit<L> {
         let Found { entry, offset, write_head } = found;
         assert!(
             entry.fragment.begin <= offset && offset < entry.fragment.end,
@@ -103,7 +138,7 @@ impl ReadCore {
                 status: Status::Ok as i32,
                 header: self.header.take(),
                 offset,
-                write_head,
+                write_head: write_head.max(journal_end),
                 fragment: Some(entry.fragment.to_proto()),
                 ..ReadResponse::default()
             },

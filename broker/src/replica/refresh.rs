@@ -1,7 +1,9 @@
-//! The listing of a journal's stores: once at the start, then at each refresh interval, and when the stores change.
+//! The listing of a journal's stores: once at the start, then at each refresh interval, when the stores change, and soon when
+//! a read waits for content which may have been stored by another replica.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use fragment::index::RemoteSetBuilder;
 use proto::JournalName;
@@ -9,13 +11,20 @@ use proto::protocol::JournalSpec;
 use runtime::backoff::Backoff;
 use runtime::{BoxError, CancellationToken};
 use stores::StoreError;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::fragments::{Epoch, Listing};
 use super::{Message, ReplicaDeps};
 
 /// Part of a refresh interval by which it varies, so that the journals of a broker do not list together.
 const INTERVAL_JITTER: f64 = 0.1;
+
+const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Times after a listing at which readers may have another one: content which is not found is soon asked for less often.
+const WANTED_AFTER: &[Duration] = &[s(1), s(1), s(2), s(4), s(8), s(15), s(30), s(60)];
 
 /// Lists the stores of one journal. Any store's failure fails the listing as a whole, and the last one stays: what one
 /// store lacks is not to vanish because another cannot be asked.
@@ -25,12 +34,25 @@ pub(super) struct Refresh {
     pub(super) owner: mpsc::WeakSender<Message>,
     pub(super) epoch: Epoch,
     pub(super) stop: CancellationToken,
+    /// A reader waits for content which the stores may have.
+    pub(super) wanted: Arc<Notify>,
+}
+
+/// Why a wait ended.
+enum Woken {
+    /// It is time, or the end, or the stores changed.
+    Due,
+    /// The specification changed otherwise.
+    Changed,
+    /// A reader waits.
+    Wanted,
 }
 
 impl Refresh {
     /// Runs until the replica ends.
     pub(super) async fn run(mut self, deps: ReplicaDeps) -> Result<(), BoxError> {
         let mut backoff = Backoff::journal();
+        let mut wanted = Backoff::new(WANTED_AFTER);
         let stop = self.stop.clone();
         let gone = deps.tasks.token().clone();
         loop {
@@ -55,10 +77,23 @@ impl Refresh {
                     wait
                 }
             };
-            let mut next = deps.clock.now() + wait;
-            while !self.wait_until(next, &spec, &deps).await {
-                let changed = self.spec.borrow_and_update().refresh_interval();
-                next = next.min(deps.clock.now() + changed);
+            let now = deps.clock.now();
+            let (mut next, mut is_wanted) = (now + wait, false);
+            loop {
+                match self.wait_until(next, is_wanted, &spec, &deps).await {
+                    Woken::Due => break,
+                    Woken::Changed => {
+                        let changed = self.spec.borrow_and_update().refresh_interval();
+                        next = next.min(deps.clock.now() + changed);
+                    }
+                    Woken::Wanted => {
+                        is_wanted = true;
+                        next = next.min(now + wanted.next());
+                    }
+                }
+            }
+            if !is_wanted {
+                wanted.reset();
             }
             if stop.is_cancelled() || gone.is_cancelled() {
                 return Ok(());
@@ -66,17 +101,24 @@ impl Refresh {
         }
     }
 
-    /// Waits for `next`, a change of the stores, or the end. False after another change of the specification.
-    async fn wait_until(&mut self, next: runtime::Instant, listed: &JournalSpec, deps: &ReplicaDeps) -> bool {
+    /// Waits for `next`, a change of the specification, the end, or a reader unless it `is_wanted` already.
+    async fn wait_until(
+        &mut self,
+        next: runtime::Instant,
+        is_wanted: bool,
+        listed: &JournalSpec,
+        deps: &ReplicaDeps,
+    ) -> Woken {
         tokio::select! {
             biased;
-            () = self.stop.cancelled() => true,
-            () = deps.tasks.token().cancelled() => true,
+            () = self.stop.cancelled() => Woken::Due,
+            () = deps.tasks.token().cancelled() => Woken::Due,
             changed = self.spec.changed() => match changed {
-                Ok(()) => self.spec.borrow().fragment().stores != listed.fragment().stores,
-                Err(_) => true,
+                Ok(()) if self.spec.borrow().fragment().stores == listed.fragment().stores => Woken::Changed,
+                Ok(()) | Err(_) => Woken::Due,
             },
-            () = deps.clock.sleep_until(next) => true,
+            () = self.wanted.notified(), if !is_wanted => Woken::Wanted,
+            () = deps.clock.sleep_until(next) => Woken::Due,
         }
     }
 

@@ -42,10 +42,10 @@ fn check(request: ReadRequest, index: &Index<()>, expected: Expect) {
     let mut core = ReadCore::new(&ReadRequest { journal: journal().to_string(), ..request }, header);
     let mut log = String::new();
     loop {
-        match core.on_answer(index.query(&core.query(NOW))) {
+        match core.on_answer(index.query(&core.query(NOW, index.end())), index.end()) {
             Step::Wait { retry_at_unix } => {
                 let retry = retry_at_unix.map(|at| format!(", retry in {}s", at - NOW)).unwrap_or_default();
-                writeln!(log, "wait at {}{retry}", core.query(0).offset).unwrap();
+                writeln!(log, "wait at {}{retry}", core.query(0, index.end()).offset).unwrap();
                 break;
             }
             Step::Finish(r) => {
@@ -201,4 +201,29 @@ fn old_fragments_are_skipped() {
             OffsetNotYetAvailable offset=100 head=100
         "#]],
     );
+}
+
+#[test]
+fn gaps_are_what_the_index_waits_for_or_skips_although_the_journal_goes_on() {
+    let gap = |request: ReadRequest, index: &Index<()>, end: i64| {
+        let header = Header::routed(Default::default(), Route::unrouted(), Default::default());
+        let core = ReadCore::new(&request, header);
+        let query = core.query(NOW, end);
+        core.gap(&index.query(&query), query.offset, end)
+    };
+    let at = |offset| ReadRequest { offset, ..Default::default() };
+    let new_replica = index(&[(100, 120)], &[(0, 40, 1)]);
+    assert_eq!(gap(at(10), &new_replica, 120), None);
+    assert_eq!(gap(at(50), &new_replica, 120), Some((50, 120)));
+    assert_eq!(gap(ReadRequest { end_offset: 60, ..at(50) }, &new_replica, 120), Some((50, 60)));
+    assert_eq!(gap(at(110), &new_replica, 120), None);
+    assert_eq!(gap(at(120), &new_replica, 120), None, "that is the end");
+    assert_eq!(gap(at(-1), &new_replica, 120), None);
+    let nothing_yet = index(&[], &[(0, 40, 1)]);
+    assert_eq!(gap(at(40), &nothing_yet, 100), Some((40, 100)));
+    assert_eq!(gap(at(-1), &nothing_yet, 100), None, "it begins at the end");
+    let pruned = index(&[], &[(70, 90, 1)]);
+    assert_eq!(gap(at(0), &pruned, 90), Some((0, 70)));
+    let old = ReadRequest { begin_mod_time: NOW - 2 * HOUR, ..at(0) };
+    assert_eq!(gap(old, &index(&[], &[(0, 40, 5), (40, 90, 1)]), 90), None, "it is left out for its age");
 }
