@@ -1,5 +1,8 @@
 //! What a consumer process counts (consumer protocol §10). Series of shards are labelled by the shard's etcd key.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use message::{Flags, QueueOutcome};
 use recoverylog::Played;
 use runtime::Metrics;
@@ -34,6 +37,19 @@ pub struct ConsumerMetrics {
     hints_written: IntGaugeVec,
     played: IntCounterVec,
     played_bytes: IntCounterVec,
+    shards: Arc<Mutex<BTreeMap<String, Held>>>,
+}
+
+/// Where played operations are counted: before a shard became primary, and after.
+const WHEN: [&str; 2] = ["standby", "takeover"];
+
+/// A shard which has series.
+#[derive(Default)]
+struct Held {
+    /// How often this process runs it: a shard which is replaced overlaps with its successor.
+    runs: usize,
+    /// Its sources which have series.
+    journals: BTreeSet<String>,
 }
 
 impl ConsumerMetrics {
@@ -109,12 +125,40 @@ impl ConsumerMetrics {
                 "Bytes of recovery logs that were played by shards which became primary, before and after that.",
                 &["shard", "when"],
             ),
+            shards: Arc::default(),
         }
     }
 
     /// The series of one shard, which is `id` by name and `fqn` by etcd key.
     pub fn shard(&self, id: &str, fqn: &str) -> ShardMetrics {
+        self.held().entry(fqn.to_owned()).or_default().runs += 1;
         ShardMetrics { id: id.to_owned(), fqn: fqn.to_owned(), all: self.clone() }
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeMap<String, Held>> {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes the series of a shard.
+    fn remove(&self, shard: &str, journals: &BTreeSet<String>) {
+        for counter in [&self.transactions, &self.messages, &self.bytes, &self.failures, &self.fenced] {
+            drop(counter.remove_label_values(&[shard]));
+        }
+        for gauge in [&self.producers, &self.hints_written] {
+            drop(gauge.remove_label_values(&[shard]));
+        }
+        for (phase, kind) in PHASES {
+            drop(self.phases.remove_label_values(&[shard, phase, kind]));
+        }
+        for when in WHEN {
+            drop(self.played.remove_label_values(&[shard, when]));
+            drop(self.played_bytes.remove_label_values(&[shard, when]));
+        }
+        for journal in journals {
+            for gauge in [&self.read_head, &self.unread, &self.awaiting_ack] {
+                drop(gauge.remove_label_values(&[shard, journal]));
+            }
+        }
     }
 }
 
@@ -137,6 +181,18 @@ impl ShardMetrics {
         }
     }
 
+    /// The shard no longer runs here: its series go away. Called once, and the last of all.
+    pub fn ended(&self) {
+        let mut held = self.all.held();
+        let Some(shard) = held.get_mut(&self.fqn) else { return };
+        shard.runs -= 1;
+        if shard.runs == 0
+            && let Some(ended) = held.remove(&self.fqn)
+        {
+            self.all.remove(&self.fqn, &ended.journals);
+        }
+    }
+
     /// A transaction completed, with its time in each phase.
     pub fn completed(&self, completed: &crate::txn::Completed) {
         let shard = self.fqn.as_str();
@@ -153,6 +209,11 @@ impl ShardMetrics {
     /// Positions in a source.
     pub fn source(&self, journal: &str, source: &crate::SourceProgress) {
         let labels = [self.fqn.as_str(), journal];
+        if let Some(held) = self.all.held().get_mut(&self.fqn)
+            && !held.journals.contains(journal)
+        {
+            held.journals.insert(journal.to_owned());
+        }
         self.all.read_head.with_label_values(&labels).set(source.read_through);
         self.all.unread.with_label_values(&labels).set(source.unread());
         self.all.awaiting_ack.with_label_values(&labels).set(source.awaiting_ack());
@@ -181,10 +242,8 @@ impl ShardMetrics {
     /// The recovery log was played, and taken over.
     pub fn recovered(&self, played: &Played) {
         let (all, after) = (played.read, played.read_after_request);
-        for (when, operations, bytes) in [
-            ("standby", all.operations - after.operations, all.bytes - after.bytes),
-            ("takeover", after.operations, after.bytes),
-        ] {
+        let before = (all.operations - after.operations, all.bytes - after.bytes);
+        for (when, (operations, bytes)) in WHEN.into_iter().zip([before, (after.operations, after.bytes)]) {
             self.all.played.with_label_values(&[&self.fqn, when]).inc_by(operations);
             self.all.played_bytes.with_label_values(&[&self.fqn, when]).inc_by(bytes);
         }
@@ -267,5 +326,33 @@ mod tests {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
         assert!(!text.contains("BACKFILL"), "{text}");
+    }
+
+    #[test]
+    fn the_series_of_a_shard_end_with_its_last_run() {
+        let metrics = Metrics::new();
+        let all = ConsumerMetrics::new(&metrics);
+        let (first, second) =
+            (all.shard("shard-a", "/p/items/shard-a"), all.shard("shard-a", "/p/items/shard-a"));
+        first.status(None, Some("PRIMARY"));
+        first.completed(&Completed::default());
+        first.source("a/journal", &crate::SourceProgress::default());
+        first.producers(1);
+        first.failed();
+        first.fenced();
+        first.hints_written(1);
+        first.recovered(&played());
+        first.status(Some("PRIMARY"), None);
+        first.ended();
+        assert!(metrics.render().contains("/p/items/shard-a"), "it still runs");
+        second.ended();
+        assert!(!metrics.render().contains("shard-a"), "{}", metrics.render());
+    }
+
+    fn played() -> Played {
+        let log = proto::JournalName::parse("a/log").unwrap();
+        let hints = proto::recoverylog::FsmHints { log: "a/log".to_owned(), ..Default::default() };
+        let (fsm, dir) = (recoverylog::Fsm::new(&hints).unwrap(), std::path::PathBuf::new());
+        Played { fsm, log, dir, read: Default::default(), read_after_request: Default::default() }
     }
 }

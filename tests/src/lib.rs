@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod fleet;
 pub mod history;
 pub mod load;
+pub mod measure;
 pub mod process;
 pub mod readback;
 pub mod sandbox;

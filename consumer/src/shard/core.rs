@@ -97,10 +97,11 @@ impl Core {
         self.report.send_replace(Report { attempt, status });
     }
 
-    /// The shard no longer runs here.
+    /// The shard no longer runs here. Called once.
     pub fn ended(&self) {
         self.availability.send_modify(|availability| availability.has_ended = true);
         self.metrics.status(Some(self.progress.borrow().status.as_str_name()), None);
+        self.metrics.ended();
     }
 
     /// Whether the shard is being given up.

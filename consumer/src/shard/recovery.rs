@@ -7,17 +7,21 @@ use std::time::Duration;
 
 use client::AppendService;
 use proto::consumer::replica_status::Code;
-use proto::consumer::{GetHintsResponse, ReplicaStatus, Status, get_hints_response::ResponseHints};
+use proto::consumer::{
+    GetHintsResponse, ReplicaStatus, ShardSpec, Status, get_hints_response::ResponseHints,
+};
 use proto::protocol::LabelSelector;
 use proto::recoverylog::FsmHints;
 use proto::{JournalName, labels};
 use recoverylog::{Author, PlayError, Played, Player, Recorder};
+use runtime::backoff::Backoff;
 use runtime::{BoxError, TaskGroup};
 
 use super::core::Core;
 use super::failure::Failure;
 use super::process::SharedProcess;
-use crate::{Application, hints};
+use crate::Application;
+use crate::hints::{self, HintsStoreError};
 
 /// How long a new primary waits for the one before to finish its transaction. It may take the log at any time: what the
 /// other one has not committed by then is done again.
@@ -67,8 +71,7 @@ impl Standby {
         };
         core.report(number, ReplicaStatus::new(Code::Backfill));
         let own_log = JournalName::parse(&log)?;
-        let stored = hints::fetch(process.mirror.etcd(), &spec).await?;
-        let response = response_of(stored);
+        let response = response_of(fetch_hints(process, &spec).await?);
         let picked = hints::pick(&response, &log);
         check_log(process, &picked.log).await?;
         let directory = new_directory(tasks, &core.id).await?;
@@ -183,6 +186,23 @@ impl Recovered {
     /// If the log cannot be appended to.
     pub async fn record(self, appends: AppendService) -> Result<Recorder, BoxError> {
         Ok(Recorder::start(self.played.fsm, self.author, self.directory, self.own_log, appends).await?)
+    }
+}
+
+/// Reads the stored hints. An etcd which does not answer is waited for.
+async fn fetch_hints<A: Application>(
+    process: &SharedProcess<A>,
+    spec: &ShardSpec,
+) -> Result<hints::Stored, HintsStoreError> {
+    let mut backoff = Backoff::journal();
+    loop {
+        match hints::fetch(process.mirror.etcd(), spec).await {
+            Err(HintsStoreError::Etcd(error)) if error.is_retryable() => {
+                tracing::warn!(shard = %spec.id, %error, "cannot read hints (will retry)");
+                process.clock.sleep(backoff.next()).await;
+            }
+            outcome => return outcome,
+        }
     }
 }
 

@@ -45,7 +45,11 @@ pub struct Fixture {
 
 impl Fixture {
     pub async fn start() -> Fixture {
-        let broker = TestBroker::start().await.unwrap();
+        Fixture::over(TestBroker::start().await.unwrap()).await
+    }
+
+    /// Over a broker which runs.
+    pub async fn over(broker: TestBroker) -> Fixture {
         let client = broker.client().unwrap();
         client.apply(JournalNode::parse(JOURNALS).unwrap().to_apply_request().unwrap()).await.unwrap();
         let tasks = TaskGroup::new("test");
@@ -107,6 +111,12 @@ impl Fixture {
         }
     }
 
+    /// Stops the broker in order, and starts it again.
+    pub async fn restart_broker(self) -> Fixture {
+        let Fixture { broker, tasks, publisher } = self;
+        Fixture { broker: broker.restart(|_| {}).await.unwrap(), tasks, publisher }
+    }
+
     pub async fn stop(self) {
         self.tasks.cancel();
         self.broker.stop().await.unwrap();
@@ -147,6 +157,12 @@ pub fn codes(shard: &list_response::Shard) -> Vec<Code> {
 
 pub fn is_primary(shard: &list_response::Shard) -> bool {
     codes(shard).contains(&Code::Primary)
+}
+
+/// Whether this member is the primary.
+pub fn is_primary_at(shard: &list_response::Shard, member: &Consumer) -> bool {
+    let id = member.id().to_proto();
+    is_primary(shard) && shard.route.as_ref().is_some_and(|route| route.primary_id() == Some(&id))
 }
 
 pub async fn stat(shards: &ShardClient, read_through: i64) -> Result<StatResponse, ClientError> {

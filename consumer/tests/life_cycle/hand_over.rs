@@ -18,11 +18,6 @@ fn is_ready(shard: &list_response::Shard, standbys: usize) -> bool {
     (count(Code::Primary), count(Code::Standby), codes.len()) == (1, standbys, standbys + 1)
 }
 
-fn is_primary_at(shard: &list_response::Shard, member: &Consumer) -> bool {
-    let id = member.id().to_proto();
-    is_primary(shard) && shard.route.as_ref().is_some_and(|route| route.primary_id() == Some(&id))
-}
-
 /// The member which is primary, and the others.
 fn split(shard: &list_response::Shard, members: Vec<Consumer>) -> (Consumer, Vec<Consumer>) {
     let (mut primary, others): (Vec<_>, Vec<_>) =

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod app;
+mod faults;
 mod fixture;
 mod hand_over;
 

@@ -13,6 +13,7 @@ mod env;
 mod keys;
 mod observer;
 mod overlay;
+mod pool;
 mod store;
 
 pub use keys::MarkError;

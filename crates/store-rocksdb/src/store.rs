@@ -4,6 +4,7 @@ use crate::env::observed_env;
 use crate::keys::{self, MarkError};
 use crate::observer::RecordingObserver;
 use crate::overlay::{Changes, Entry, Overlay};
+use crate::pool::shared_options;
 use client::{AppendFuture, OpError, OpFuture};
 use consumer::Store;
 use prost::Message;
@@ -90,7 +91,7 @@ impl RocksStore {
     ) -> Result<RocksStore, StoreError> {
         let recorder = recorder.ok_or(StoreError::NoRecorder)?;
         let open = move || {
-            let mut options = Options::default();
+            let mut options = shared_options();
             configure(&mut options);
             let mut env =
                 observed_env(RecordingObserver::new(recorder.clone())).ok_or(StoreError::NoEnvironment)?;

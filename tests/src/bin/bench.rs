@@ -15,11 +15,15 @@ use proto::protocol::AppendRequest;
 use runtime::{BoxError, Clock, Entropy, TaskGroup};
 use stream_sum::{Chunk, StreamId};
 use tests::cluster::{Cluster, ClusterOptions, served_endpoint};
+use tests::measure;
 use tests::process::{Launch, Process, binary};
 
 /// Measures Courant on this machine.
 #[derive(Parser)]
 struct Args {
+    /// Measure only this.
+    #[command(subcommand)]
+    only: Option<Only>,
     /// Rounds of each comparison.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -29,6 +33,23 @@ struct Args {
     /// Messages that the summer reads.
     #[arg(long, default_value_t = 400_000)]
     messages: u64,
+}
+
+/// Measurements which can be made alone.
+#[derive(Clone, Copy, clap::Subcommand)]
+enum Only {
+    /// What idle shards cost one consumer process.
+    Shards {
+        /// How many.
+        #[arg(long, default_value_t = 500)]
+        count: usize,
+    },
+    /// How long a shard stands still when its primary is killed.
+    Failover {
+        /// How often.
+        #[arg(long, default_value_t = 20)]
+        rounds: usize,
+    },
 }
 
 /// Longest wait for one measurement beyond its duration.
@@ -47,6 +68,11 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: &Args) -> Result<(), BoxError> {
+    match args.only {
+        Some(Only::Shards { count }) => return measure::shards(count).await,
+        Some(Only::Failover { rounds }) => return measure::failover(rounds).await,
+        None => {}
+    }
     println!("| comparison | measured | against | ratio | aim |");
     println!("|---|---|---|---|---|");
     let cluster = Cluster::start(ClusterOptions::default()).await?;
@@ -54,7 +80,9 @@ async fn run(args: &Args) -> Result<(), BoxError> {
     group_commit(args, &cluster).await?;
     drop(cluster);
     summer(args).await?;
-    Ok(())
+    println!("\n| consumers | measured | |\n|---|---|---|");
+    measure::failover(20).await?;
+    measure::shards(500).await
 }
 
 /// One measurement of `courant bench append`: (operations per second, bytes per second, p99 in microseconds).
