@@ -32,12 +32,18 @@ pub struct ConsumerMetrics {
     phases: CounterVec,
     queued: IntCounterVec,
     replays: IntCounterVec,
+    recovery: RecoveryMetrics,
+    shards: Arc<Mutex<BTreeMap<String, Held>>>,
+}
+
+/// Counters of how shards fail, and are recovered.
+#[derive(Clone)]
+struct RecoveryMetrics {
     failures: IntCounterVec,
     fenced: IntCounterVec,
     hints_written: IntGaugeVec,
     played: IntCounterVec,
     played_bytes: IntCounterVec,
-    shards: Arc<Mutex<BTreeMap<String, Held>>>,
 }
 
 /// Where played operations are counted: before a shard became primary, and after.
@@ -50,6 +56,31 @@ struct Held {
     runs: usize,
     /// Its sources which have series.
     journals: BTreeSet<String>,
+}
+
+impl RecoveryMetrics {
+    fn new(metrics: &Metrics) -> RecoveryMetrics {
+        let counter = |name, help, labels: &[&str]| metrics.counter_vec(name, help, labels);
+        RecoveryMetrics {
+            failures: counter("courant_shard_failures_total", "Failed attempts to run a shard.", &["shard"]),
+            fenced: counter("courant_shard_fenced_total", "Losses of a recovery log's fence.", &["shard"]),
+            hints_written: metrics.gauge_vec(
+                "courant_shard_hints_written_seconds",
+                "Unix time at which the hints of a shard were last recorded.",
+                &["shard"],
+            ),
+            played: counter(
+                "courant_shard_played_operations_total",
+                "Operations of recovery logs that were played by shards which became primary, before and after that.",
+                &["shard", "when"],
+            ),
+            played_bytes: counter(
+                "courant_shard_played_bytes_total",
+                "Bytes of recovery logs that were played by shards which became primary, before and after that.",
+                &["shard", "when"],
+            ),
+        }
+    }
 }
 
 impl ConsumerMetrics {
@@ -108,23 +139,7 @@ impl ConsumerMetrics {
                 &["journal", "flag", "outcome"],
             ),
             replays: counter("gazette_sequencer_replay", "Sequences which were read again.", &["journal"]),
-            failures: counter("courant_shard_failures_total", "Failed attempts to run a shard.", &["shard"]),
-            fenced: counter("courant_shard_fenced_total", "Losses of a recovery log's fence.", &["shard"]),
-            hints_written: gauge(
-                "courant_shard_hints_written_seconds",
-                "Unix time at which the hints of a shard were last recorded.",
-                &["shard"],
-            ),
-            played: counter(
-                "courant_shard_played_operations_total",
-                "Operations of recovery logs that were played by shards which became primary, before and after that.",
-                &["shard", "when"],
-            ),
-            played_bytes: counter(
-                "courant_shard_played_bytes_total",
-                "Bytes of recovery logs that were played by shards which became primary, before and after that.",
-                &["shard", "when"],
-            ),
+            recovery: RecoveryMetrics::new(metrics),
             shards: Arc::default(),
         }
     }
@@ -141,18 +156,20 @@ impl ConsumerMetrics {
 
     /// Removes the series of a shard.
     fn remove(&self, shard: &str, journals: &BTreeSet<String>) {
-        for counter in [&self.transactions, &self.messages, &self.bytes, &self.failures, &self.fenced] {
+        for counter in
+            [&self.transactions, &self.messages, &self.bytes, &self.recovery.failures, &self.recovery.fenced]
+        {
             drop(counter.remove_label_values(&[shard]));
         }
-        for gauge in [&self.producers, &self.hints_written] {
+        for gauge in [&self.producers, &self.recovery.hints_written] {
             drop(gauge.remove_label_values(&[shard]));
         }
         for (phase, kind) in PHASES {
             drop(self.phases.remove_label_values(&[shard, phase, kind]));
         }
         for when in WHEN {
-            drop(self.played.remove_label_values(&[shard, when]));
-            drop(self.played_bytes.remove_label_values(&[shard, when]));
+            drop(self.recovery.played.remove_label_values(&[shard, when]));
+            drop(self.recovery.played_bytes.remove_label_values(&[shard, when]));
         }
         for journal in journals {
             for gauge in [&self.read_head, &self.unread, &self.awaiting_ack] {
@@ -231,12 +248,12 @@ impl ShardMetrics {
 
     /// An attempt to run the shard failed.
     pub fn failed(&self) {
-        self.all.failures.with_label_values(&[&self.fqn]).inc();
+        self.all.recovery.failures.with_label_values(&[&self.fqn]).inc();
     }
 
     /// Another process took the fence of the recovery log.
     pub fn fenced(&self) {
-        self.all.fenced.with_label_values(&[&self.fqn]).inc();
+        self.all.recovery.fenced.with_label_values(&[&self.fqn]).inc();
     }
 
     /// The recovery log was played, and taken over.
@@ -244,14 +261,14 @@ impl ShardMetrics {
         let (all, after) = (played.read, played.read_after_request);
         let before = (all.operations - after.operations, all.bytes - after.bytes);
         for (when, (operations, bytes)) in WHEN.into_iter().zip([before, (after.operations, after.bytes)]) {
-            self.all.played.with_label_values(&[&self.fqn, when]).inc_by(operations);
-            self.all.played_bytes.with_label_values(&[&self.fqn, when]).inc_by(bytes);
+            self.all.recovery.played.with_label_values(&[&self.fqn, when]).inc_by(operations);
+            self.all.recovery.played_bytes.with_label_values(&[&self.fqn, when]).inc_by(bytes);
         }
     }
 
     /// The hints were recorded at this Unix time, in seconds.
     pub fn hints_written(&self, unix_seconds: i64) {
-        self.all.hints_written.with_label_values(&[&self.fqn]).set(unix_seconds);
+        self.all.recovery.hints_written.with_label_values(&[&self.fqn]).set(unix_seconds);
     }
 
     /// What a sequencer does with the messages of a journal.

@@ -8,7 +8,7 @@ use runtime::BoxError;
 
 use super::fixture::{Source, committed, consumer, create_journals, create_shards};
 use crate::cluster::{Cluster, ClusterOptions, served_endpoint};
-use crate::process::{Process, binary};
+use crate::process::{Launch, Process, binary};
 
 /// Longest wait for all shards to be primary, or to commit.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -72,9 +72,9 @@ async fn start_summer(cluster: &Cluster, count: usize) -> Result<(Process, Strin
     ];
     let work = cluster.dir().join("summer");
     std::fs::create_dir_all(&work)?;
-    let temp = work.display().to_string();
-    let envs = [("TMPDIR", temp.as_str())];
-    let mut summer = Process::start("summer", &binary("summer"), args, &envs, &work, cluster.tasks())?;
+    let launch =
+        Launch::new("summer", binary("summer"), args, &work).env("TMPDIR", &work.display().to_string());
+    let mut summer = Process::start(&launch, cluster.tasks())?;
     let address = summer.wait_line("serving on http://", LIMIT, served_endpoint).await?;
     Ok((summer, address))
 }
