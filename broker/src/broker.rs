@@ -28,10 +28,13 @@ use crate::data_dir::DataDir;
 use crate::drain;
 use crate::key_space::{JournalSchema, Mirror};
 use crate::metrics::BrokerMetrics;
+use crate::peers::Peers;
 use crate::read::ReadContext;
 use crate::replica::{ReplicaDeps, ReplicaParts};
+use crate::replicate::GrpcConnector;
 use crate::resolver::Resolver;
 use crate::service::{JournalService, Shell};
+use crate::sync_mark::EtcdMarks;
 
 /// Open requests may go on for this long once the broker leaves.
 const SERVER_DRAIN: Duration = Duration::from_secs(15);
@@ -134,7 +137,7 @@ impl Broker {
         watch_lease(&membership, &groups.member);
         let mirror = Box::pin(load(&options, &etcd, revision, schema, &groups.work)).await?;
 
-        let replicas = replica_deps(&options, &data_dir, &stores, &groups.work);
+        let replicas = replica_deps(&options, &data_dir, &stores, &etcd, &groups.work);
         let limits = append_limits(&options);
         let resolver =
             Resolver::start(me.clone(), mirror.clone(), replicas.clone(), limits, metrics, &groups.work);
@@ -377,12 +380,16 @@ fn replica_deps(
     options: &BrokerOptions,
     data_dir: &DataDir,
     stores: &Stores,
+    etcd: &Etcd,
     tasks: &TaskGroup,
 ) -> ReplicaDeps {
+    let tasks = tasks.child("replicas");
     ReplicaDeps::new(ReplicaParts {
         clock: options.clock.clone(),
         entropy: options.entropy.clone(),
-        tasks: tasks.child("replicas"),
+        connector: Arc::new(GrpcConnector::new(&Peers::default(), &options.clock, &tasks)),
+        marks: Arc::new(EtcdMarks::new(etcd, options.prefix.as_str())),
+        tasks,
         stores: stores.clone(),
         metrics: options.metrics.clone(),
         disk: Arc::clone(&options.disk),

@@ -35,7 +35,9 @@ mod persist;
 mod pipeline;
 mod pulse;
 mod replica;
+mod replicate;
 mod spool;
+mod sync_mark;
 
 pub use broker::Broker;
 pub use config::{BrokerConfig, BrokerOptions, EtcdChoice, OptionsError, ServeArgs};

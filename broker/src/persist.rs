@@ -38,6 +38,9 @@ const RETRY_WAITS: &[Duration] = &[
 /// Part of a wait by which it varies, so that the fragments of a broker do not return to a failing store together.
 const RETRY_JITTER: f64 = 0.2;
 
+/// Time after which a replica that is not the primary uploads a fragment too: by then the primary has, or is gone.
+pub(crate) const REPLICA_UPLOADS_AFTER: Duration = Duration::from_secs(120);
+
 /// Told of a stored fragment. False if nobody keeps an index of the journal any more.
 type Stored = Box<dyn FnOnce(Fragment) -> bool + Send>;
 
@@ -95,11 +98,12 @@ impl Persister {
         }
     }
 
-    /// Persists a completed spool, in a task of its own, and then calls `stored`; if that returns false, the spool's
-    /// file loses its name here. `abandon` ends it: the journal is no more.
+    /// Persists a completed spool after a delay, in a task of its own, and then calls `stored`; if that returns false, the
+    /// spool's file loses its name here. `abandon` ends it: the journal is no more. A drain ends the delay.
     pub(crate) fn submit(
         &self,
         spool: CompletedSpool,
+        delay: Duration,
         spec: watch::Receiver<Arc<JournalSpec>>,
         abandon: CancellationToken,
         stored: Stored,
@@ -113,7 +117,10 @@ impl Persister {
                 biased;
                 () = gone.cancelled() => {}
                 () = abandon.cancelled() => {}
-                () = inner.persist(&spool, spec, pending, stored) => {}
+                () = async {
+                    inner.delay(delay).await;
+                    inner.persist(&spool, spec, pending, stored).await;
+                } => {}
             }
             Ok(())
         });
@@ -177,6 +184,18 @@ impl Inner {
             let Fragment { journal, begin, end, .. } = &spool.completed.fragment;
             tracing::warn!(%journal, begin, end, %error, "failed to persist Spool (will retry)");
             self.wait(&mut backoff, &mut spec).await;
+        }
+    }
+
+    /// Waits before the first attempt, or until the process begins to end.
+    async fn delay(&self, delay: Duration) {
+        if delay.is_zero() {
+            return;
+        }
+        tokio::select! {
+            biased;
+            () = self.draining.cancelled() => {}
+            () = self.clock.sleep(self.entropy.jitter(delay, RETRY_JITTER)) => {}
         }
     }
 

@@ -10,10 +10,11 @@
 
 mod sync;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use proto::protocol::process_spec::Id;
 use proto::protocol::{Fragment, Header, LabelSet, ReplicateRequest, ReplicateResponse, Route, Status};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 pub(crate) use sync::{SyncOutcome, classify};
 
@@ -62,12 +63,16 @@ pub(crate) enum PipelineError {
     },
 }
 
-fn print_id(id: &Id) -> String {
+pub(crate) fn print_id(id: &Id) -> String {
     format!("zone:{:?} suffix:{:?} ", id.zone, id.suffix)
 }
 
-/// Most content of one message to a peer.
+/// Most content of one message to a peer. What a client's message could just hold, another message may not.
 const CONTENT_BYTES_MAX: usize = 1 << 20;
+/// Proposals that a peer may have open: acknowledgements which are not taken yet.
+pub(crate) const PROPOSALS_OPEN_MAX: usize = 64;
+/// Blocks below this size are copied together into one message: a message costs more than the copy.
+const COPIED_BYTES_MAX: usize = 32 << 10;
 
 /// Opens streams to peers.
 pub trait PeerConnector: Send + Sync + 'static {
@@ -87,22 +92,14 @@ pub struct PeerChannels {
     pub responses: mpsc::Receiver<Result<ReplicateResponse, tonic::Status>>,
 }
 
-/// Connects to nobody: a broker that serves journals of one replica.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoPeers;
-
-impl PeerConnector for NoPeers {
-    fn connect(&self, _: &Id, _: &Header) -> Result<PeerChannels, String> {
-        Err("this broker does not replicate to others; let the journal have one replica".to_owned())
-    }
-}
-
 /// The sending half.
 #[derive(Debug, Default)]
 pub(crate) struct Scatter {
     peers: Vec<(Id, mpsc::Sender<ReplicateRequest>)>,
     /// Goes with the first message.
     opening: Option<Header>,
+    /// End of the journal as far as all replicas have committed it. Goes with every proposal.
+    settled_through: i64,
     failed: Option<PipelineError>,
 }
 
@@ -147,30 +144,59 @@ impl Scatter {
         self.failed.as_ref()
     }
 
-    /// Sends a proposal with its registers. Blocks while a peer is behind.
+    /// Whether `messages` can be sent without waiting for a peer.
+    pub(crate) fn has_room(&self, messages: usize) -> bool {
+        self.peers.iter().all(|(_, peer)| peer.is_closed() || peer.capacity() >= messages)
+    }
+
+    /// All replicas have committed the journal through `offset`. Returns whether peers are still to hear of it.
+    pub(crate) fn settle_through(&mut self, offset: i64) -> bool {
+        let is_news = !self.is_empty() && offset > self.settled_through;
+        self.settled_through = self.settled_through.max(offset);
+        is_news
+    }
+
+    /// Sends a proposal with its registers. Blocks while a peer is behind; never does if there was room.
     pub(crate) fn propose(&mut self, proposal: &Fragment, registers: &LabelSet, acknowledge: bool) {
         let opening = self.opening.take();
+        let settled_through = Some(self.settled_through);
         self.send(|id| ReplicateRequest {
             header: opening.clone().map(|header| Header { process_id: Some(id.clone()), ..header }),
             deprecated_journal: opening.as_ref().map_or_else(String::new, |_| proposal.journal.clone()),
             proposal: Some(proposal.clone()),
             registers: Some(registers.clone()),
             acknowledge,
+            settled_through,
             ..ReplicateRequest::default()
         });
     }
 
-    /// Sends content which follows `delta` uncommitted bytes, in messages of their own size: what a client's message could
-    /// just hold, another message may not. Blocks while a peer is behind.
-    pub(crate) fn content(&mut self, content: &Bytes, mut delta: i64) {
+    /// Sends blocks of content which follow `delta` uncommitted bytes, in messages of their own size. Blocks while a peer
+    /// is behind; never does if there was room.
+    pub(crate) fn content(&mut self, blocks: &[Bytes], mut delta: i64) {
         if self.is_empty() {
             return;
         }
-        let mut rest = content.clone();
+        let mut copied = BytesMut::new();
+        for block in blocks {
+            if block.len() >= COPIED_BYTES_MAX {
+                self.send_content(copied.split().freeze(), &mut delta);
+                self.send_content(block.clone(), &mut delta);
+            } else {
+                if copied.len() + block.len() > CONTENT_BYTES_MAX {
+                    self.send_content(copied.split().freeze(), &mut delta);
+                }
+                copied.extend_from_slice(block);
+            }
+        }
+        self.send_content(copied.freeze(), &mut delta);
+    }
+
+    fn send_content(&mut self, mut rest: Bytes, delta: &mut i64) {
         while !rest.is_empty() {
             let content = rest.split_to(rest.len().min(CONTENT_BYTES_MAX));
-            let message = ReplicateRequest { content, content_delta: delta, ..ReplicateRequest::default() };
-            delta += i64::try_from(message.content.len()).expect("at most CONTENT_BYTES_MAX");
+            let message = ReplicateRequest { content, content_delta: *delta, ..ReplicateRequest::default() };
+            *delta += i64::try_from(message.content.len()).expect("at most CONTENT_BYTES_MAX");
             self.send(|_| message.clone());
         }
     }
@@ -178,7 +204,11 @@ impl Scatter {
     fn send(&mut self, message: impl Fn(&Id) -> ReplicateRequest) {
         for (id, peer) in &self.peers {
             // The others still get it: a message that one peer lost is lost to it alone.
-            if peer.blocking_send(message(id)).is_err() && self.failed.is_none() {
+            let is_sent = match peer.try_send(message(id)) {
+                Err(TrySendError::Full(message)) => peer.blocking_send(message).is_ok(),
+                outcome => outcome.is_ok(),
+            };
+            if !is_sent && self.failed.is_none() {
                 self.failed = Some(PipelineError::Send { peer: print_id(id) });
             }
         }

@@ -6,12 +6,19 @@
 //! file, made durable, acknowledged by all replicas, published, and only then answered. While one group waits for its
 //! sync and its acknowledgements the next one is written.
 //!
+//! An owner leads or follows. It leads while it has a pipeline, and follows while the stream of another primary has its
+//! spool; which of them is wanted is up to the route, and the newer one wins.
+//!
 //! A group whose write fails is answered with the error and leaves no byte; the next one starts afresh, so that a full
-//! disk fails appends only for as long as it is full. A group whose sync fails has an unknown outcome: its bytes stay in
-//! the journal, and the spool moves to a new file, since the kernel may have forgotten which of the old one's pages are
+//! disk fails appends only for as long as it is full. A group whose sync or acknowledgement fails has an unknown outcome: its bytes
+//! stay in the spool, and are part of the journal once the replicas agree on it again. After a failed sync the spool moves to a new file, since the kernel may have forgotten which of the old one's pages are
 //! not on disk.
 
+mod adoption;
 mod commit;
+mod confirm;
+mod follow;
+mod follower;
 mod fragments;
 mod metrics;
 mod owner;
@@ -37,12 +44,14 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use crate::append::{APPENDS_IN_FLIGHT_BYTES_MAX, Content, ContentSpace, Place, Transition, Wants};
 use crate::flow::Bucket;
 use crate::persist::Persister;
-use crate::pipeline::{NoPeers, PeerConnector, PipelineError};
+use crate::pipeline::{PeerConnector, PipelineError};
 use crate::spool::{Durability, LocalFile, SpoolDisk, SpoolError, SpoolPlace};
+use crate::sync_mark::SyncMarks;
 use fragments::{Epoch, Listing};
 use owner::{Channels, Owner};
 use refresh::Refresh;
 
+pub(crate) use follow::Follow;
 pub(crate) use view::Head;
 pub use view::IndexView;
 
@@ -73,6 +82,8 @@ pub struct ReplicaDeps {
     pub durability: Durability,
     /// Opens pipelines to other brokers.
     pub connector: Arc<dyn PeerConnector>,
+    /// Tells whether others have gone on without this broker.
+    pub marks: Arc<dyn SyncMarks>,
     pub(crate) metrics: metrics::SpoolMetrics,
 }
 
@@ -94,16 +105,30 @@ pub struct ReplicaParts {
     pub data_dir: PathBuf,
     /// What an acknowledgement promises.
     pub durability: Durability,
+    /// Opens pipelines to other brokers.
+    pub connector: Arc<dyn PeerConnector>,
+    /// Tells whether others have gone on without this broker.
+    pub marks: Arc<dyn SyncMarks>,
 }
 
 impl ReplicaDeps {
     /// What the replicas of one broker share.
     pub fn new(parts: ReplicaParts) -> ReplicaDeps {
-        let ReplicaParts { clock, entropy, tasks, stores, metrics, disk, data_dir, durability } = parts;
+        let ReplicaParts {
+            clock,
+            entropy,
+            tasks,
+            stores,
+            metrics,
+            disk,
+            data_dir,
+            durability,
+            connector,
+            marks,
+        } = parts;
         let content = ContentSpace::new(Arc::clone(&disk), &data_dir, APPENDS_IN_FLIGHT_BYTES_MAX);
         let metrics = metrics::SpoolMetrics::new(&metrics);
         let persister = Persister::new(&clock, &entropy, &tasks, &stores, &disk, metrics.persisted.clone());
-        let connector = Arc::new(NoPeers);
         ReplicaDeps {
             clock,
             entropy,
@@ -115,6 +140,7 @@ impl ReplicaDeps {
             data_dir,
             durability,
             connector,
+            marks,
             metrics,
         }
     }
@@ -149,6 +175,9 @@ struct Inner {
 
 /// An append that is complete, in the queue.
 pub(crate) struct Job {
+    /// Revision of the resolution which found that the journal takes appends. A pipeline over a newer route may not have been
+    /// found so yet.
+    pub(crate) admitted: Revision,
     /// Its preconditions.
     pub(crate) wants: Wants,
     /// Labels to add to the registers.
@@ -190,6 +219,9 @@ pub(crate) enum AppendError {
     /// A peer failed, which leaves its outcome unknown.
     #[error("{0}")]
     Pipeline(PipelineError),
+    /// Whether others have gone on without this replica could not be found out. It has no effect.
+    #[error("{0}")]
+    Unknowable(Arc<str>),
     /// The registers that it would leave are larger than spools can keep. It has no effect.
     #[error("registers of {0} bytes are too large (expected at most {max})", max = fragment::spool::REGISTERS_BYTES_MAX)]
     Registers(usize),
@@ -213,6 +245,7 @@ pub(crate) enum Synchronised {
 enum Message {
     Append(Job),
     Synchronise { header: Header, reply: oneshot::Sender<Result<Synchronised, AppendError>> },
+    Follow(Follow),
     Stored(Fragment, LocalFile),
     Listed(Listing),
     Shutdown { farewell: Farewell, reply: oneshot::Sender<()> },
@@ -309,6 +342,12 @@ impl Replica {
             return Ok(Synchronised::Closed);
         }
         outcome.await.unwrap_or(Ok(Synchronised::Closed))
+    }
+
+    /// Lets a primary's stream have the spool once no other has it. Dropping the receiver takes that back, until it is told.
+    pub(crate) async fn follow(&self, follow: Follow) {
+        // An error means that the replica has ended, which drops what waits.
+        drop(self.inner.messages.send(Message::Follow(follow)).await);
     }
 }
 

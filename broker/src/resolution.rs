@@ -32,6 +32,8 @@ pub struct Question {
 pub struct Item {
     /// The specification.
     pub spec: Arc<JournalSpec>,
+    /// Revision at which it came into being.
+    pub create_revision: Revision,
     /// Revision of its last write.
     pub mod_revision: Revision,
 }
@@ -151,10 +153,11 @@ impl Facts {
             etcd: key_space.header().into(),
         };
         let Some(journal) = journal else { return facts };
-        facts.item = key_space
-            .items()
-            .get(journal.as_arc())
-            .map(|entry| Item { spec: Arc::clone(&entry.value), mod_revision: entry.mod_revision });
+        facts.item = key_space.items().get(journal.as_arc()).map(|entry| Item {
+            spec: Arc::clone(&entry.value),
+            create_revision: entry.create_revision,
+            mod_revision: entry.mod_revision,
+        });
         let assignments = key_space.assignments_of(journal.as_str()).map(|(key, entry)| Assigned {
             key: key.clone(),
             route: Arc::clone(&entry.value),

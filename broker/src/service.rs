@@ -26,7 +26,7 @@ use crate::error::ServiceError;
 use crate::metrics::BrokerMetrics;
 use crate::read::ReadContext;
 use crate::resolver::{Resolution, ResolveArgs, Resolver};
-use crate::{apply, fragments, health, list, read};
+use crate::{apply, fragments, health, list, read, replicate};
 
 /// What answers requests, once the broker has started.
 pub struct Shell {
@@ -149,11 +149,13 @@ impl Journal for JournalService {
 
     async fn replicate(
         &self,
-        _request: Request<Streaming<ReplicateRequest>>,
+        request: Request<Streaming<ReplicateRequest>>,
     ) -> Answer<Self::ReplicateStream> {
-        let mut completion = Completion::begin(&self.metrics, "Replicate");
-        completion.status = None;
-        Err(tonic::Status::unimplemented("this broker does not replicate journals of other brokers yet"))
+        let answer = async {
+            let shell = self.shell().await?;
+            replicate::serve(&shell.resolver, request.into_inner()).await
+        };
+        self.streaming("Replicate", answer, ReplicateResponse::status).await
     }
 
     async fn list_fragments(&self, request: Request<FragmentsRequest>) -> Answer<FragmentsResponse> {

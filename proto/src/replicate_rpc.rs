@@ -39,6 +39,7 @@ impl ReplicateRequest {
         ensure!(self.registers.is_none(), "unexpected Registers with Content");
         ensure!(!self.acknowledge, "unexpected Acknowledge with Content");
         ensure!(self.deprecated_journal.is_empty(), "unexpected DeprecatedJournal with Content");
+        ensure!(self.settled_through.is_none(), "unexpected SettledThrough with Content");
         Ok(())
     }
 }

@@ -11,10 +11,12 @@ use super::precondition::Transition;
 use crate::key_space::Mirror;
 use crate::resolution::{Assigned, Item};
 
-/// The transaction which makes `route` the value of every assignment that has another; `None` if none has.
+/// The transaction which makes `route` the value of every assignment that has another; `None` if none has. With it goes
+/// `mark`, which says that these replicas are those that acknowledge appends from now on.
 pub(super) fn publish_route(
     route: &Route,
     assignments: &[Assigned],
+    mark: Option<Op>,
     key: impl Fn(&Assigned) -> String,
 ) -> Option<Txn> {
     let value = route.without_endpoints().encode_to_vec();
@@ -24,9 +26,12 @@ pub(super) fn publish_route(
         value: value.clone().into(),
         lease: PutLease::Keep,
     };
-    let then: Vec<Op> = assignments.iter().filter(differs).map(put).collect();
+    let mut then: Vec<Op> = assignments.iter().filter(differs).map(put).collect();
     let compares = unchanged(assignments, &key);
-    (!then.is_empty()).then(|| Txn { compares, then, or_else: Vec::new() })
+    (!then.is_empty()).then(|| {
+        then.extend(mark);
+        Txn { compares, then, or_else: Vec::new() }
+    })
 }
 
 /// The transaction which changes the suspension of the journal whose item is under `item_key`.

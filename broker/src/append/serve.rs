@@ -22,6 +22,7 @@ use super::{assign, proxy, ready};
 use crate::flow::Rates;
 use crate::replica::{AppendError, Head, IndexView, Job, Outcome, Replica, ReplicaDeps, Synchronised};
 use crate::resolver::{Resolution, ResolveArgs, Resolver};
+use crate::sync_mark;
 
 /// Content whose sum is taken in place rather than on a thread of its own, in bytes.
 const INLINE_SUM_BYTES_MAX: i64 = 64 << 10;
@@ -139,8 +140,8 @@ where
                 follow!(self.await_replicas(&at, &spec));
                 return self.proxy(&at).await;
             };
-            follow!(self.synchronise(&at, &replica).await?);
-            follow!(self.publish_route(&at).await?);
+            let synced_at = follow!(self.synchronise(&at, &replica).await?);
+            follow!(self.publish_route(&at, &spec, synced_at).await?);
             follow!(self.await_replicas(&at, &spec));
             let view = match ready::await_ready(&self.context.deps, &at, &replica, &spec).await {
                 ready::Readiness::Ready(view) => view,
@@ -183,27 +184,44 @@ where
         }
     }
 
-    /// Sees to it that the replica's pipeline is over the resolved route.
-    async fn synchronise(&mut self, at: &Resolution, replica: &Replica) -> Result<Step<()>, Failure> {
+    /// Sees to it that the replica's pipeline is over the resolved route. Yields the revision at which it was agreed on.
+    async fn synchronise(&mut self, at: &Resolution, replica: &Replica) -> Result<Step<Revision>, Failure> {
         let route = route_of(at);
-        let is_current = |head: &Head| head.route.as_ref().is_some_and(|current| current.equivalent(route));
-        if replica.index().borrow().head.as_ref().is_some_and(is_current) {
-            return Ok(Step::On(()));
-        }
-        match replica.synchronise(at.header.clone()).await? {
-            Synchronised::Ready => Ok(Step::On(())),
-            Synchronised::ReadThrough(revision) => {
-                self.read_through = revision;
-                Ok(Step::Resolve)
+        let is_current = |head: &&Head| head.route.as_ref().is_some_and(|current| current.equivalent(route));
+        loop {
+            let synced_at =
+                replica.index().borrow().head.as_ref().filter(is_current).map(|head| head.synced_at);
+            if let Some(synced_at) = synced_at {
+                return Ok(Step::On(synced_at));
             }
-            Synchronised::Closed => self.resolve_later(at).await,
+            match replica.synchronise(at.header.clone()).await? {
+                Synchronised::Ready if self.retries > RETRIES_MAX => return Err(AppendError::Stopped.into()),
+                // Published by now, unless it failed again.
+                Synchronised::Ready => self.retries += 1,
+                Synchronised::ReadThrough(revision) => {
+                    self.read_through = revision;
+                    return Ok(Step::Resolve);
+                }
+                Synchronised::Closed => return self.resolve_later(at).await,
+            }
         }
     }
 
-    /// Sees to it that etcd has the route in every assignment, which tells the allocator that the replicas agree.
-    async fn publish_route(&mut self, at: &Resolution) -> Result<Step<()>, Failure> {
+    /// Sees to it that etcd has the route in every assignment, which tells the allocator that the replicas agree. If there
+    /// are enough of them to acknowledge appends, that is marked too.
+    async fn publish_route(
+        &mut self,
+        at: &Resolution,
+        spec: &JournalSpec,
+        synced_at: Revision,
+    ) -> Result<Step<()>, Failure> {
         let mirror = self.context.resolver.mirror();
-        let Some(txn) = assign::publish_route(route_of(at), &at.assignments, assign::key_in(mirror)) else {
+        let is_full = replicas_of(at) >= mirror.schema().replication(spec);
+        let mark = at.item.as_ref().filter(|_| is_full).map(|item| {
+            sync_mark::put(mirror.prefix().as_str(), &spec.name, item.create_revision, synced_at)
+        });
+        let key = assign::key_in(mirror);
+        let Some(txn) = assign::publish_route(route_of(at), &at.assignments, mark, key) else {
             return Ok(Step::On(()));
         };
         self.read_through = assign::run(mirror.etcd(), txn).await.map_err(Failure::Assignments)?;
@@ -213,8 +231,7 @@ where
     /// Goes on if the journal has as many replicas as it should.
     fn await_replicas(&mut self, at: &Resolution, spec: &JournalSpec) -> Step<()> {
         let desired = self.context.resolver.mirror().schema().replication(spec);
-        let replicas = u32::try_from(route_of(at).members.len()).unwrap_or(u32::MAX);
-        match replicas.cmp(&desired) {
+        match replicas_of(at).cmp(&desired) {
             std::cmp::Ordering::Equal => Step::On(()),
             std::cmp::Ordering::Less => Step::Answer(refusal(Status::InsufficientJournalBrokers, &at.header)),
             std::cmp::Ordering::Greater => {
@@ -307,6 +324,7 @@ where
     ) -> Result<Step<()>, Failure> {
         let (reply, outcome) = oneshot::channel();
         let job = Job {
+            admitted: at.header.revision(),
             wants: self.wants.clone(),
             union_registers: self.request.union_registers.clone(),
             subtract_registers: self.request.subtract_registers.clone(),
@@ -376,6 +394,10 @@ where
 
 fn route_of(at: &Resolution) -> &Route {
     at.header.route.as_ref().expect("resolution gives every header a route")
+}
+
+fn replicas_of(at: &Resolution) -> u32 {
+    u32::try_from(route_of(at).members.len()).unwrap_or(u32::MAX)
 }
 
 fn refusal(status: Status, header: &Header) -> AppendResponse {

@@ -23,6 +23,15 @@ struct Far {
     responses: mpsc::Sender<Result<ReplicateResponse, tonic::Status>>,
 }
 
+/// Connects to nobody.
+struct Nobody;
+
+impl PeerConnector for Nobody {
+    fn connect(&self, _: &Id, _: &Header) -> Result<PeerChannels, String> {
+        Err("nobody is there".to_owned())
+    }
+}
+
 #[derive(Default)]
 struct Connector {
     far: Mutex<Vec<Far>>,
@@ -56,8 +65,8 @@ fn peers_get_the_same_messages_and_only_the_first_has_a_header() {
     let (mut scatter, _gather, mut far) = started();
     let registers = LabelSet::from_pairs([("a-name", "value")]);
     scatter.propose(&fragment(0, 0), &registers, true);
-    scatter.content(&Bytes::from_static(b"foo"), 0);
-    scatter.content(&Bytes::from_static(b"bar"), 3);
+    scatter.content(&[Bytes::from_static(b"foo")], 0);
+    scatter.content(&[Bytes::from_static(b"b"), Bytes::from_static(b"ar")], 3);
     scatter.propose(&fragment(0, 6), &registers, true);
     for (peer, suffix) in far.iter_mut().zip(["peer-a", "peer-b"]) {
         let got: Vec<_> = std::iter::from_fn(|| peer.requests.try_recv().ok()).collect();
@@ -72,6 +81,7 @@ fn peers_get_the_same_messages_and_only_the_first_has_a_header() {
             proposal: Some(fragment(0, 6)),
             registers: Some(registers.clone()),
             acknowledge: true,
+            settled_through: Some(0),
             ..ReplicateRequest::default()
         };
         assert_eq!(got[3..], [commit]);
@@ -80,10 +90,24 @@ fn peers_get_the_same_messages_and_only_the_first_has_a_header() {
 }
 
 #[test]
+fn small_blocks_share_a_message_and_large_ones_are_not_copied() {
+    let (mut scatter, _gather, mut far) = started();
+    let large = Bytes::from(vec![7; COPIED_BYTES_MAX]);
+    let small = |text: &'static str| Bytes::from_static(text.as_bytes());
+    scatter.content(&[small("a"), small("b"), large.clone(), small("c"), small("d")], 0);
+    let got: Vec<_> = std::iter::from_fn(|| far[0].requests.try_recv().ok()).collect();
+    let contents: Vec<_> = got.iter().map(|message| &message.content[..]).collect();
+    assert_eq!(contents, [b"ab", &large[..], b"cd"]);
+    assert_eq!(got[1].content.as_ptr(), large.as_ptr());
+    let deltas: Vec<_> = got.iter().map(|message| message.content_delta).collect();
+    assert_eq!(deltas, [0, 2, 2 + COPIED_BYTES_MAX as i64]);
+}
+
+#[test]
 fn content_is_cut_into_messages_that_peers_take() {
     let (mut scatter, _gather, mut far) = started();
     let content = Bytes::from(vec![7; 2 * CONTENT_BYTES_MAX + 5]);
-    scatter.content(&content, 100);
+    scatter.content(&[content.clone()], 100);
     let got = std::iter::from_fn(|| far[0].requests.try_recv().ok());
     let got: Vec<_> = got.map(|message| (message.content_delta, message.content.len())).collect();
     let step = CONTENT_BYTES_MAX as i64;
@@ -126,16 +150,13 @@ async fn the_first_peer_that_fails_is_named() {
 fn without_peers_there_is_nobody_to_wait_for() {
     let mut header = header();
     header.route = Some(Route { members: vec![id("self")], primary: 0, endpoints: Vec::new() });
-    let (mut scatter, mut gather) = start(&header, &NoPeers).unwrap();
+    let (mut scatter, mut gather) = start(&header, &Nobody).unwrap();
     scatter.propose(&fragment(0, 0), &LabelSet::default(), true);
     assert!(scatter.is_empty());
     let round = futures::FutureExt::now_or_never(gather.round()).unwrap();
     assert_eq!(round, Ok(Vec::new()));
-    let error = start(&super::tests::header(), &NoPeers).unwrap_err().to_string();
-    assert!(
-        error.starts_with(r#"connecting to zone:"zone" suffix:"peer-a" : this broker does not"#),
-        "{error}"
-    );
+    let error = start(&super::tests::header(), &Nobody).unwrap_err().to_string();
+    assert!(error.starts_with(r#"connecting to zone:"zone" suffix:"peer-a" : nobody is there"#), "{error}");
 }
 
 fn mismatch(begin: i64, end: i64, registers: &str) -> ReplicateResponse {

@@ -7,11 +7,12 @@ use futures::FutureExt;
 use tokio::sync::oneshot;
 
 use super::owner::{Owner, Worked};
+use super::synchronise::NOTIFY_AFTER;
 use super::view::Head;
 use super::writer::{GroupResult, GroupWork, Writer};
 use super::{AppendError, Job, Outcome};
 use crate::append::{Admission, GroupFormer, Known, Offer};
-use crate::pipeline::PipelineError;
+use crate::pipeline::{PROPOSALS_OPEN_MAX, PipelineError};
 use crate::spool::{CompletedSpool, Durability, LocalFile, SpoolError, Written};
 
 /// Groups that may be written and not settled. The ring of a spool's manifest must keep the last synced one.
@@ -19,6 +20,10 @@ const GROUPS_UNSETTLED_MAX: u64 = 4;
 const _: () = assert!(GROUPS_UNSETTLED_MAX + 2 <= fragment::spool::MANIFEST_SLOTS);
 /// Bytes of a group that is written in place: the page cache takes them in less time than it takes to wake a thread.
 const INLINE_WRITE_BYTES_MAX: i64 = 64 << 10;
+
+/// Messages to each peer of such a group: its content, in one or two, and its commit.
+const INLINE_MESSAGES_MAX: usize = 3;
+const _: () = assert!(GROUPS_UNSETTLED_MAX as usize <= PROPOSALS_OPEN_MAX);
 
 /// An append and its outcome.
 pub(super) type Answer = (oneshot::Sender<Outcome>, Outcome);
@@ -44,13 +49,18 @@ impl Owner {
         loop {
             self.begin_sync();
             self.settle();
-            let may_write = self.wish.is_none() && self.ledger.unsettled() < GROUPS_UNSETTLED_MAX;
-            if self.queue.is_empty() || !may_write {
+            if self.queue.is_empty() {
+                return self.notify_if_idle();
+            }
+            if self.agreeing.is_some() || self.ledger.unsettled() >= GROUPS_UNSETTLED_MAX {
                 return;
             }
             if self.route.is_none() && self.writer.is_some() {
                 // Without a pipeline there is no telling whether this is still the primary.
                 self.queue.drain(..).for_each(|job| job.answer(Outcome::Resolve));
+                return;
+            }
+            if self.wish.is_some() {
                 return;
             }
             let Some(writer) = self.writer.take() else { return };
@@ -66,6 +76,16 @@ impl Owner {
         }
     }
 
+    /// While there is nothing else to say to peers, they are told what is settled by a message of its own.
+    fn notify_if_idle(&mut self) {
+        if let Some(writer) = &mut self.writer
+            && self.ledger.is_empty()
+            && writer.scatter.settle_through(self.confirmation.through)
+        {
+            self.notify_at.get_or_insert(self.deps.clock.now() + NOTIFY_AFTER);
+        }
+    }
+
     /// Takes appends off the queue which commit together.
     fn form(&mut self, writer: &Writer) -> Formed {
         self.refresh_spec();
@@ -74,6 +94,12 @@ impl Owner {
         let mut former = GroupFormer::new(spool, known, &self.terms, &self.policy, now);
         let (mut answers, mut contents) = (Vec::new(), Vec::new());
         while let Some(job) = self.queue.front() {
+            if job.admitted < self.synced_at {
+                // Its route may be older than the pipeline's, which is to be published before there is content.
+                let job = self.queue.pop_front().expect("it is at the front");
+                answers.push((job.reply, Outcome::Resolve));
+                continue;
+            }
             let outcome = match former.offer(&job.offer()) {
                 Admission::Joined(place) => {
                     contents.push(Arc::clone(&job.content));
@@ -103,9 +129,11 @@ impl Owner {
 
     /// Writes a group; whether that is done already.
     fn write(&mut self, mut writer: Writer, work: GroupWork, answers: Vec<Answer>) -> bool {
+        writer.scatter.settle_through(self.confirmation.through);
+        self.notify_at = None;
         let in_place = work.bytes <= INLINE_WRITE_BYTES_MAX
             && work.is_plain()
-            && writer.scatter.is_empty()
+            && writer.scatter.has_room(INLINE_MESSAGES_MAX)
             && self.latest_file.is_some();
         if in_place {
             let result = writer.write(&work);
@@ -175,7 +203,7 @@ impl Owner {
             Err(err) => {
                 tracing::error!(journal = %self.place.head.journal, error = %err, "failed to sync appends");
                 self.fail_unsettled(&AppendError::Sync(err));
-                let end = self.head.as_ref().map(|head| head.end);
+                let end = self.written_end();
                 let wish = self.wish.get_or_insert_default();
                 (wish.roll_to, wish.must_roll) = (end, true);
             }
@@ -187,18 +215,30 @@ impl Owner {
             Ok(()) => self.ledger.on_acknowledged(),
             Err(err) => {
                 tracing::warn!(journal = %self.place.head.journal, error = %err, "pipeline failed");
-                // The next append synchronises a new one.
-                self.route = None;
                 self.fail_unsettled(&AppendError::Pipeline(err));
+                // The next append synchronises a new one.
+                self.drop_pipeline();
             }
         }
     }
 
-    /// Answers everything unsettled with `error`. What was written stays: it is in the spool, and part of the journal.
+    /// Answers everything unsettled with `error`. What was written stays in the spool, and is held until the replicas agree
+    /// on it.
     fn fail_unsettled(&mut self, error: &AppendError) {
-        for group in self.ledger.abandon() {
-            self.apply(Settlement { answers: failed(group.answers, error), ..group });
+        for Settlement { answers, completed, written } in self.ledger.abandon() {
+            let end = |fragment: &Fragment| fragment.end;
+            self.hold(completed.as_ref().map_or(0, |spool| end(&spool.completed.fragment)), completed, None);
+            self.hold(written.as_ref().map_or(0, |written| end(&written.fragment)), None, written);
+            for (reply, outcome) in failed(answers, error) {
+                drop(reply.send(outcome));
+            }
         }
+    }
+
+    /// End of the spool as of the last group, settled or not.
+    fn written_end(&self) -> Option<i64> {
+        let waiting = self.confirmation.waiting().map(|unconfirmed| unconfirmed.end).max();
+        self.head.as_ref().map(|head| head.end).max(waiting)
     }
 
     /// Publishes and answers the groups that are settled.
@@ -218,22 +258,15 @@ impl Owner {
         }
     }
 
-    fn apply(&mut self, group: Settlement) {
-        let Settlement { answers, completed, written } = group;
-        if self.enter(Settlement { answers: Vec::new(), completed, written }) {
-            self.publish();
-        }
-        for (reply, outcome) in answers {
-            drop(reply.send(outcome));
-        }
-    }
-
     /// Enters what a group wrote into the index; whether there was anything.
     fn enter(&mut self, group: Settlement) -> bool {
         let Settlement { completed, written, .. } = group;
         let is_changed = completed.is_some() || written.is_some();
         completed.into_iter().for_each(|completed| self.on_completed(completed));
-        written.into_iter().for_each(|written| self.enter_written(written));
+        if let Some(written) = written {
+            self.confirmation.through = self.confirmation.through.max(written.fragment.end);
+            self.enter_written(written);
+        }
         is_changed
     }
 
@@ -245,6 +278,7 @@ impl Owner {
             end: fragment.end,
             registers: Arc::new(registers),
             route: self.route.clone(),
+            synced_at: self.synced_at,
         });
         if let (Some(file), false) = (file, fragment.is_empty()) {
             self.fragments.insert_local(fragment, file);
@@ -255,7 +289,8 @@ impl Owner {
     fn known(&self, current: &Fragment) -> Known {
         let index = self.fragments.index();
         let mut known = super::view::known(index);
-        let completed = self.ledger.waiting().filter_map(|group| group.completed.as_ref());
+        let held = self.confirmation.waiting().filter_map(|unconfirmed| unconfirmed.completed.as_ref());
+        let completed = self.ledger.waiting().filter_map(|group| group.completed.as_ref()).chain(held);
         let unsettled = completed.map(|spool| &spool.completed.fragment).chain([current]);
         for fragment in unsettled.filter(|fragment| !fragment.is_empty()) {
             known.begin = if known.is_empty() { fragment.begin } else { known.begin.min(fragment.begin) };

@@ -1,30 +1,36 @@
 //! The task that owns a replica.
 //!
-//! A loop over events: something finished (adoption, a write, a sync, a round of acknowledgements), or messages came.
-//! After each event it starts whatever can be started, so that writes, syncs and acknowledgements of successive groups
-//! overlap. There is at most one write and one sync at a time.
+//! A loop over events: something finished (adoption, a write, a sync, a round of acknowledgements), or messages came, from
+//! this broker or from a primary that it follows. After each event it starts whatever can be started, so that writes,
+//! syncs and acknowledgements of successive groups overlap. There is at most one write and one sync at a time.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fragment::spool::RollPolicy;
-use futures::FutureExt;
 use futures::future::BoxFuture;
-use proto::protocol::{JournalSpec, Route};
-use runtime::backoff::Backoff;
-use runtime::{BoxError, CancellationToken};
+use proto::Revision;
+use proto::protocol::process_spec::Id;
+use proto::protocol::{JournalSpec, ReplicateResponse, Route};
+use runtime::{BoxError, CancellationToken, Clock, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::adoption::{Adoption, Mark};
 use super::commit::{Answer, Settlement, Synced};
+use super::confirm::Confirmation;
+use super::follow::{Brought, Follow, Following};
+use super::follower::Applied;
 use super::fragments::{Epoch, Fragments};
 use super::settle::Ledger;
-use super::synchronise::SyncWish;
+use super::synchronise::{Agreeing, Proposed, SyncWish};
 use super::view::{Head, IndexView};
 use super::writer::{GroupResult, Writer};
-use super::{AppendError, Farewell, Job, Message, Outcome, ReplicaDeps, Synchronised};
+use super::{Farewell, Job, Message, Outcome, ReplicaDeps, Synchronised};
 use crate::append::Terms;
-use crate::pipeline::{Gather, PipelineError, Scatter};
-use crate::spool::{Adopted, CompletedSpool, LocalFile, SpoolDir, SpoolError, SpoolPlace};
+use crate::persist::REPLICA_UPLOADS_AFTER;
+use crate::pipeline::{Gather, PipelineError};
+use crate::spool::{Adopted, CompletedSpool, LocalFile, SpoolError, SpoolPlace};
 
 /// Messages that are taken off the inbox at a time, and appends that are queued before no more are taken.
 const QUEUE_MAX: usize = 1024;
@@ -33,6 +39,8 @@ const QUEUE_MAX: usize = 1024;
 pub(super) enum Worked {
     Adopted(Result<Adopted, SpoolError>),
     Written(Writer, GroupResult, Vec<Answer>),
+    Proposed(Writer, Proposed),
+    Applied(Writer, Applied),
 }
 
 enum Event {
@@ -40,6 +48,11 @@ enum Event {
     Worked(Worked),
     Synced(Synced),
     Acknowledged(Result<(), PipelineError>),
+    Round(Result<Vec<(Id, ReplicateResponse)>, PipelineError>),
+    Mark(Mark),
+    Brought(Brought),
+    Yield,
+    Notify,
     Received,
 }
 
@@ -61,12 +74,23 @@ pub(super) struct Owner {
     pub(super) writer: Option<Writer>,
     pub(super) work: Option<BoxFuture<'static, Worked>>,
     pub(super) syncing: Option<BoxFuture<'static, Synced>>,
-    adoption_backoff: Backoff,
+    pub(super) adoption: Adoption,
     pub(super) ledger: Ledger<Settlement>,
+    pub(super) confirmation: Confirmation,
     pub(super) gather: Gather,
     /// The route that the pipeline is synchronised over.
     pub(super) route: Option<Arc<Route>>,
+    /// Revision of the last route over which this replica took part.
+    pub(super) synced_at: Revision,
     pub(super) wish: Option<SyncWish>,
+    pub(super) agreeing: Option<Agreeing>,
+    /// When peers are told what is settled, unless there is more to tell them before.
+    pub(super) notify_at: Option<Instant>,
+    pub(super) following: Option<Following>,
+    /// Streams that wait for the spool.
+    pub(super) follows: VecDeque<Follow>,
+    /// When the stream that is followed is cut off, since it was superseded.
+    pub(super) yield_at: Option<Instant>,
     /// The file of the current fragment, settled or not.
     pub(super) latest_file: Option<LocalFile>,
     farewell: Option<(Farewell, oneshot::Sender<()>)>,
@@ -105,11 +129,18 @@ impl Owner {
             writer: None,
             work: None,
             syncing: None,
-            adoption_backoff: Backoff::journal(),
+            adoption: Adoption::default(),
             ledger: Ledger::new(),
+            confirmation: Confirmation::default(),
             gather: Gather::default(),
             route: None,
+            synced_at: Revision::NONE,
             wish: None,
+            agreeing: None,
+            notify_at: None,
+            following: None,
+            follows: VecDeque::new(),
+            yield_at: None,
             latest_file: None,
             farewell: None,
             stop,
@@ -125,45 +156,89 @@ impl Owner {
         loop {
             self.advance();
             if self.is_idle() {
-                if self.wants_synchronisation() {
-                    self.synchronise().await;
-                    continue;
-                }
-                if self.farewell.is_some() && self.work.is_none() {
+                if self.farewell.is_some() {
                     self.close().await;
                     return Ok(());
                 }
+                self.begin_role();
             }
             match self.next_event(&mut batch).await {
                 Event::Stopped => return Ok(()),
-                Event::Worked(Worked::Adopted(adopted)) => self.on_adopted(adopted),
-                Event::Worked(Worked::Written(writer, result, answers)) => {
-                    self.on_written(writer, result, answers)
-                }
+                Event::Worked(worked) => self.on_worked(worked),
                 Event::Synced(synced) => self.on_synced(synced),
                 Event::Acknowledged(outcome) => self.on_acknowledged(outcome),
+                Event::Round(round) => self.on_round(round),
+                Event::Mark(mark) => self.on_mark(mark),
+                Event::Brought(brought) => self.on_brought(brought),
+                Event::Yield => self.fail_following("superseded by the stream of a newer route"),
+                Event::Notify => self.notify_settled(),
                 Event::Received => batch.drain(..).for_each(|message| self.on_message(message)),
             }
+        }
+    }
+
+    /// Begins to lead or to follow, whichever is wanted by the newer route.
+    fn begin_role(&mut self) {
+        if self.writer.is_none() || self.agreeing.is_some() {
+            return;
+        }
+        let follow = self.follow_revision();
+        let leads = self.wants_synchronisation()
+            && follow
+                .is_none_or(|revision| self.wish.as_ref().is_some_and(|wish| wish.revision() >= revision));
+        if !leads && follow.is_none() {
+            self.yield_at = None;
+            return;
+        }
+        if !self.has_adopted() {
+            return;
+        }
+        if self.following.is_some() {
+            self.yield_following();
+        } else if leads {
+            self.begin_agreeing();
+        } else {
+            self.begin_following();
         }
     }
 
     async fn next_event(&mut self, batch: &mut Vec<Message>) -> Event {
         let room = QUEUE_MAX.saturating_sub(self.queue.len());
         let stopped = self.deps.tasks.token().clone();
+        let is_proposed = self.agreeing.as_ref().is_some_and(|agreeing| agreeing.proposed.is_some());
+        let clock = &self.deps.clock;
         tokio::select! {
             biased;
             () = stopped.cancelled() => Event::Stopped,
             worked = finished(&mut self.work) => Event::Worked(worked),
             synced = finished(&mut self.syncing) => Event::Synced(synced),
-            outcome = self.gather.acknowledged(), if self.ledger.lacks_acknowledgement() => {
-                Event::Acknowledged(outcome)
+            gathered = gathered(&mut self.gather, is_proposed), if is_proposed || self.ledger.lacks_acknowledgement() => {
+                gathered
             }
+            mark = self.adoption.answered() => Event::Mark(mark),
+            () = at(clock, self.yield_at), if self.following.is_some() && self.writer.is_some() => Event::Yield,
             received = self.inbox.recv_many(batch, room), if room > 0 && self.farewell.is_none() => match received {
                 // No handle of the replica is left, and none said farewell.
                 0 => Event::Stopped,
                 _ => Event::Received,
-            }
+            },
+            brought = brought(&mut self.following), if self.writer.is_some() => Event::Brought(brought),
+            () = at(clock, self.notify_at), if self.writer.is_some() => Event::Notify,
         }
+    }
+
+    fn on_worked(&mut self, worked: Worked) {
+        match worked {
+            Worked::Adopted(adopted) => self.on_adopted(adopted),
+            Worked::Written(writer, result, answers) => self.on_written(writer, result, answers),
+            Worked::Proposed(writer, proposed) => self.on_proposed(writer, proposed),
+            Worked::Applied(writer, applied) => self.on_applied(writer, applied),
+        }
+    }
+
+    /// Whether the replica is being shut down.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.farewell.is_some()
     }
 
     fn on_message(&mut self, message: Message) {
@@ -171,6 +246,7 @@ impl Owner {
             Message::Append(job) if self.farewell.is_some() => job.answer(Outcome::Resolve),
             Message::Append(job) => self.queue.push_back(job),
             Message::Synchronise { header, reply } => self.on_synchronise(header, reply),
+            Message::Follow(follow) => self.on_follow(follow),
             Message::Stored(fragment, file) => {
                 let mut released = self.fragments.on_stored(fragment);
                 released.push(file);
@@ -184,6 +260,8 @@ impl Owner {
                 self.queue.drain(..).for_each(|job| job.answer(Outcome::Resolve));
                 let replies = self.wish.take().into_iter().flat_map(|wish| wish.replies);
                 replies.for_each(|reply| drop(reply.send(Ok(Synchronised::Closed))));
+                self.give_up_agreeing();
+                self.follows.clear();
                 self.farewell = Some((farewell, reply));
             }
         }
@@ -203,44 +281,6 @@ impl Owner {
         self.work.is_none() && self.syncing.is_none() && self.ledger.is_empty()
     }
 
-    fn adopt(&mut self) {
-        let place = self.place.clone();
-        let adopted = self.deps.tasks.spawn_blocking("adopt spools", || SpoolDir::adopt(place));
-        self.work = Some(adopted.map(Worked::Adopted).boxed());
-    }
-
-    fn on_adopted(&mut self, adopted: Result<Adopted, SpoolError>) {
-        let adopted = match adopted {
-            Ok(adopted) => adopted,
-            Err(err) => return self.retry_adoption(&Arc::new(err)),
-        };
-        for completed in adopted.completed {
-            self.on_completed(completed);
-        }
-        let written = adopted.dir.written();
-        self.latest_file = written.file.clone();
-        self.writer = Some(Writer { dir: adopted.dir, scatter: Scatter::default() });
-        self.enter_written(written);
-        self.publish();
-    }
-
-    fn retry_adoption(&mut self, err: &Arc<SpoolError>) {
-        tracing::error!(journal = %self.place.head.journal, error = %err, "failed to adopt spools (will retry)");
-        let failed = || Outcome::Failed(AppendError::Write(Arc::clone(err)));
-        self.queue.drain(..).for_each(|job| job.answer(failed()));
-        if self.farewell.is_some() {
-            return;
-        }
-        let (clock, wait, place) =
-            (self.deps.clock.clone(), self.adoption_backoff.next(), self.place.clone());
-        let tasks = self.deps.tasks.clone();
-        let retry = async move {
-            clock.sleep(wait).await;
-            tasks.spawn_blocking("adopt spools", || SpoolDir::adopt(place)).await
-        };
-        self.work = Some(retry.map(Worked::Adopted).boxed());
-    }
-
     /// A spool is complete: it stays in the index, and goes to its store.
     pub(super) fn on_completed(&mut self, spool: CompletedSpool) {
         self.deps.metrics.completed.inc();
@@ -251,7 +291,9 @@ impl Owner {
             Some(own) => own.try_send(Message::Stored(fragment, file)).is_ok(),
             None => false,
         };
-        self.deps.persister.submit(spool, self.spec.clone(), self.abandon.clone(), Box::new(stored));
+        let delay = if self.following.is_some() { REPLICA_UPLOADS_AFTER } else { Duration::ZERO };
+        let (spec, abandon) = (self.spec.clone(), self.abandon.clone());
+        self.deps.persister.submit(spool, delay, spec, abandon, Box::new(stored));
     }
 
     /// Publishes the index and the journal's end.
@@ -296,12 +338,20 @@ impl Owner {
         while let Ok(message) = self.inbox.try_recv() {
             self.on_message(message);
         }
+        self.end_following();
+        self.drop_pipeline();
         if farewell == Farewell::Deleted {
             self.abandon.cancel();
             let current = self.latest_file.take();
             let files = self.fragments.index().locals().iter().map(|local| local.file.clone());
-            self.remove(files.chain(current).collect());
-        } else if let Some(writer) = self.writer.take() {
+            let held = self.confirmation.waiting().filter_map(|unconfirmed| unconfirmed.completed.as_ref());
+            let held: Vec<_> = held.map(|spool| spool.file.clone()).collect();
+            self.remove(files.chain(held).chain(current).collect());
+        } else if let Some(writer) = self.writer.take()
+            && self.head.is_some()
+            && self.confirmation.is_empty()
+        {
+            // Otherwise it may hold what the others do not have, and is found again if it is needed.
             self.complete(writer).await;
         }
         // Nobody may wait for it any more.
@@ -327,13 +377,37 @@ impl Owner {
 }
 
 /// The outcome of a future that is under way; waits for ever if there is none.
-async fn finished<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
+pub(super) async fn finished<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
     match future {
         Some(running) => {
             let outcome = running.await;
             *future = None;
             outcome
         }
+        None => std::future::pending().await,
+    }
+}
+
+/// What peers answer: to the proposal of a synchronisation, or to groups.
+async fn gathered(gather: &mut Gather, is_proposed: bool) -> Event {
+    match is_proposed {
+        true => Event::Round(gather.round().await),
+        false => Event::Acknowledged(gather.acknowledged().await),
+    }
+}
+
+/// What the stream that is followed brings; waits for ever if there is none.
+async fn brought(following: &mut Option<Following>) -> Brought {
+    match following {
+        Some(following) => following.brought().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for `time`; for ever if there is none.
+async fn at(clock: &Clock, time: Option<Instant>) {
+    match time {
+        Some(time) => clock.sleep_until(time).await,
         None => std::future::pending().await,
     }
 }

@@ -1,16 +1,25 @@
 //! Synchronisation: a new pipeline, or a roll that every replica must agree to before appends go on (journal protocol
-//! §5.2, §6.3). Happens while nothing is under way.
+//! §5.2, §6.3). Begins while nothing is under way. It may wait for a peer whose spool another primary still holds; a newer
+//! route, or the end of the replica, ends it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fragment::spool::next_proposal;
+use futures::FutureExt;
 use proto::Revision;
-use proto::protocol::{Header, LabelSet, Route};
+use proto::protocol::process_spec::Id;
+use proto::protocol::{Header, LabelSet, ReplicateResponse, Route};
 use tokio::sync::oneshot;
 
-use super::owner::Owner;
+use super::owner::{Owner, Worked};
+use super::view::Head;
+use super::writer::Writer;
 use super::{AppendError, Outcome, Synchronised};
-use crate::pipeline::{self, SyncOutcome, classify};
+use crate::pipeline::{self, Gather, PipelineError, Scatter, SyncOutcome, classify};
+use crate::spool::{CompletedSpool, SpoolError};
+
+type Reply = oneshot::Sender<Result<Synchronised, AppendError>>;
 
 /// A synchronisation that is to happen as soon as nothing is under way.
 #[derive(Default)]
@@ -18,20 +27,47 @@ pub(super) struct SyncWish {
     /// A pipeline over this header's route is wanted.
     header: Option<Header>,
     /// Who waits for it.
-    pub(super) replies: Vec<oneshot::Sender<Result<Synchronised, AppendError>>>,
+    pub(super) replies: Vec<Reply>,
     /// The spool is to begin there, or further on.
     pub(super) roll_to: Option<i64>,
     /// The roll is to be tried again if it fails: the spool's file cannot be relied upon.
     pub(super) must_roll: bool,
 }
 
+/// A synchronisation that is under way.
+pub(super) struct Agreeing {
+    route: Route,
+    pub(super) revision: Revision,
+    replies: Vec<Reply>,
+    roll_to: Option<i64>,
+    must_roll: bool,
+    /// End of the proposal that peers are to answer; `None` while it is being made.
+    pub(super) proposed: Option<i64>,
+}
+
+/// A proposal that was made.
+pub(super) struct Proposed {
+    end: i64,
+    outcome: Result<Option<CompletedSpool>, SpoolError>,
+}
+
+impl SyncWish {
+    /// The revision of the route that is wanted.
+    pub(super) fn revision(&self) -> Revision {
+        self.header.as_ref().map_or(Revision::NONE, Header::revision)
+    }
+}
+
 impl Owner {
     /// A pipeline over the header's route is wanted. The newest route wins.
-    pub(super) fn on_synchronise(
-        &mut self,
-        header: Header,
-        reply: oneshot::Sender<Result<Synchronised, AppendError>>,
-    ) {
+    pub(super) fn on_synchronise(&mut self, header: Header, reply: Reply) {
+        if let Some(agreeing) = &mut self.agreeing {
+            let is_wanted = header.route.as_ref().is_some_and(|route| route.equivalent(&agreeing.route));
+            if is_wanted || header.revision() < agreeing.revision {
+                return agreeing.replies.push(reply);
+            }
+            self.give_up_agreeing();
+        }
         let wish = self.wish.get_or_insert_default();
         if wish.header.as_ref().is_none_or(|known| known.revision() <= header.revision()) {
             wish.header = Some(header);
@@ -42,108 +78,171 @@ impl Owner {
     /// Whether there is something to synchronise, and somebody to do it for.
     pub(super) fn wants_synchronisation(&self) -> bool {
         let is_waited_for = |wish: &SyncWish| !wish.replies.is_empty() || !self.queue.is_empty();
-        self.writer.is_some() && self.wish.as_ref().is_some_and(is_waited_for)
+        let has_route = |wish: &SyncWish| wish.header.is_some() || self.route.is_some();
+        self.wish.as_ref().is_some_and(|wish| is_waited_for(wish) && has_route(wish))
     }
 
-    /// Fulfils the wish. If that fails whoever waits is told, and a roll that was to happen stays wished for.
-    pub(super) async fn synchronise(&mut self) {
+    /// Begins to fulfil the wish. Its pipeline is a new one unless only a roll is wanted.
+    pub(super) fn begin_agreeing(&mut self) {
         let Some(wish) = self.wish.take() else { return };
         let SyncWish { header, replies, roll_to, must_roll } = wish;
-        let outcome = self.try_synchronise(header, roll_to).await;
+        let current = self.route.take();
+        let mut agreeing = Agreeing {
+            route: current.as_deref().cloned().unwrap_or_else(Route::unrouted),
+            revision: self.synced_at,
+            replies,
+            roll_to,
+            must_roll,
+            proposed: None,
+        };
+        if let Some(header) = header {
+            let route = header.route.clone().unwrap_or_else(Route::unrouted);
+            if roll_to.is_none() && current.as_ref().is_some_and(|current| current.equivalent(&route)) {
+                self.route = current;
+                self.agreeing = Some(agreeing);
+                return self.finish_agreeing(Ok(Synchronised::Ready));
+            }
+            (agreeing.route, agreeing.revision) = (route, header.revision());
+            self.agreeing = Some(agreeing);
+            match pipeline::start(&header, &*self.deps.connector) {
+                Ok((scatter, gather)) => {
+                    self.gather = gather;
+                    self.writer.as_mut().expect("nothing is under way").scatter = scatter;
+                }
+                Err(err) => return self.finish_agreeing(Err(AppendError::Pipeline(err))),
+            }
+        } else {
+            self.agreeing = Some(agreeing);
+        }
+        self.propose(None);
+    }
+
+    /// Makes one proposal.
+    fn propose(&mut self, registers: Option<LabelSet>) {
+        self.refresh_spec();
+        let agreeing = self.agreeing.as_ref().expect("a proposal belongs to a synchronisation");
+        let mut writer = self.writer.take().expect("nothing is under way");
+        let (revision, now) = (agreeing.revision, self.deps.clock.unix_now());
+        let proposal = next_proposal(writer.dir.spool(), agreeing.roll_to, &self.policy, now);
+        let registers = registers.unwrap_or_else(|| writer.dir.spool().registers().clone());
+        let propose = move || {
+            let outcome = writer.synchronise(&proposal, &registers, revision, now);
+            (writer, Proposed { end: proposal.end, outcome })
+        };
+        let proposed = self.deps.tasks.spawn_blocking("synchronise", propose);
+        self.work = Some(proposed.map(|(writer, proposed)| Worked::Proposed(writer, proposed)).boxed());
+    }
+
+    pub(super) fn on_proposed(&mut self, writer: Writer, proposed: Proposed) {
+        let written = writer.dir.written();
+        self.latest_file = written.file.clone().or(self.latest_file.take());
+        self.writer = Some(writer);
+        if self.agreeing.is_none() {
+            // Given up meanwhile.
+            self.drop_pipeline();
+        }
+        match proposed.outcome {
+            Ok(completed) => {
+                let is_rolled = completed.is_some();
+                let end = completed.as_ref().map_or(proposed.end, |spool| spool.completed.fragment.end);
+                self.hold(end, completed, None);
+                self.hold(proposed.end, None, Some(written).filter(|_| is_rolled));
+                if let Some(agreeing) = &mut self.agreeing {
+                    agreeing.proposed = Some(proposed.end);
+                }
+            }
+            Err(err) => self.finish_agreeing(Err(AppendError::Write(Arc::new(err)))),
+        }
+    }
+
+    /// The peers have answered the proposal.
+    pub(super) fn on_round(&mut self, round: Result<Vec<(Id, ReplicateResponse)>, PipelineError>) {
+        let Some(agreeing) = &mut self.agreeing else { return };
+        let end = agreeing.proposed.take().expect("rounds are awaited once proposed");
+        let outcome =
+            round.and_then(|responses| classify(end, &agreeing.route, agreeing.revision, &responses));
+        match outcome {
+            Ok(SyncOutcome::Synchronised) => {
+                self.route = Some(Arc::new(agreeing.route.clone()));
+                self.synced_at = agreeing.revision;
+                self.finish_agreeing(Ok(Synchronised::Ready));
+            }
+            Ok(SyncOutcome::ReadThrough(revision)) => {
+                self.finish_agreeing(Ok(Synchronised::ReadThrough(revision)));
+            }
+            Ok(SyncOutcome::RollTo { offset, registers }) => {
+                agreeing.roll_to = Some(offset);
+                self.propose(registers);
+            }
+            Err(err) => self.finish_agreeing(Err(AppendError::Pipeline(err))),
+        }
+    }
+
+    /// Ends the synchronisation without an outcome: whoever waits resolves again.
+    pub(super) fn give_up_agreeing(&mut self) {
+        if self.agreeing.is_some() {
+            self.finish_agreeing(Ok(Synchronised::Closed));
+        }
+    }
+
+    /// Tells whoever waits. A roll that must happen and did not stays wished for.
+    fn finish_agreeing(&mut self, outcome: Result<Synchronised, AppendError>) {
+        let Some(agreeing) = self.agreeing.take() else { return };
         if let Err(err) = &outcome {
             tracing::warn!(journal = %self.place.head.journal, error = %err, "failed to synchronise replicas");
-            let failed = || Outcome::Failed(err.clone());
-            self.queue.drain(..).for_each(|job| job.answer(failed()));
-            self.wish = must_roll.then(|| SyncWish { roll_to, must_roll, ..SyncWish::default() });
+            self.queue.drain(..).for_each(|job| job.answer(Outcome::Failed(err.clone())));
         }
-        if let (Some(head), Some(writer)) = (&mut self.head, &self.writer) {
-            *head = super::view::Head::of(writer.dir.spool(), self.route.clone());
+        if matches!(outcome, Ok(Synchronised::Ready)) {
+            self.on_agreed();
+        } else {
+            self.drop_pipeline();
+            if agreeing.must_roll {
+                let wish = self.wish.get_or_insert_default();
+                (wish.roll_to, wish.must_roll) = (agreeing.roll_to, true);
+            }
         }
-        self.publish();
-        for reply in replies {
+        for reply in agreeing.replies {
             drop(reply.send(outcome.clone()));
         }
     }
 
-    async fn try_synchronise(
-        &mut self,
-        header: Option<Header>,
-        roll_to: Option<i64>,
-    ) -> Result<Synchronised, AppendError> {
-        let unrouted = Route::unrouted();
-        let mut over = (unrouted, Revision::NONE);
-        if let Some(header) = header {
-            let route = header.route.clone().unwrap_or_else(Route::unrouted);
-            if roll_to.is_none() && self.route.as_ref().is_some_and(|current| current.equivalent(&route)) {
-                return Ok(Synchronised::Ready);
-            }
-            let (scatter, gather) =
-                pipeline::start(&header, &*self.deps.connector).map_err(AppendError::Pipeline)?;
-            self.route = None;
-            self.gather = gather;
-            self.writer.as_mut().expect("nothing is under way").scatter = scatter;
-            over = (route, header.revision());
-        } else if let Some(route) = &self.route {
-            over = (Route::clone(route), Revision::NONE);
-        }
-        let outcome = self.agree(&over.0, over.1, roll_to).await;
-        match outcome {
-            Ok(Synchronised::Ready) => self.route = Some(Arc::new(over.0)),
-            _ => self.route = None,
-        }
-        outcome
+    /// All replicas have the same spool: what this one holds is part of the journal.
+    fn on_agreed(&mut self) {
+        let Some(writer) = &mut self.writer else { return };
+        let head = Head::of(writer.dir.spool(), self.route.clone(), self.synced_at);
+        let end = head.end;
+        writer.scatter.settle_through(end);
+        self.confirm(end);
+        self.head = Some(head);
+        self.publish();
     }
 
-    /// Proposes until all replicas agree.
-    async fn agree(
-        &mut self,
-        route: &Route,
-        revision: Revision,
-        mut roll_to: Option<i64>,
-    ) -> Result<Synchronised, AppendError> {
-        let mut registers = None;
-        loop {
-            self.refresh_spec();
-            let end = self.propose(roll_to, registers.take()).await?;
-            let round = self.gather.round();
-            let responses = tokio::select! {
-                biased;
-                () = self.deps.tasks.token().cancelled() => return Ok(Synchronised::Closed),
-                responses = round => responses.map_err(AppendError::Pipeline)?,
-            };
-            match classify(end, route, revision, &responses).map_err(AppendError::Pipeline)? {
-                SyncOutcome::Synchronised => return Ok(Synchronised::Ready),
-                SyncOutcome::ReadThrough(revision) => return Ok(Synchronised::ReadThrough(revision)),
-                SyncOutcome::RollTo { offset, registers: theirs } => {
-                    roll_to = Some(offset);
-                    registers = theirs;
-                }
-            }
+    /// Ends the streams to peers: each lets go of its spool. Whoever looks sees that there is no pipeline.
+    pub(super) fn drop_pipeline(&mut self) {
+        self.route = None;
+        self.gather = Gather::default();
+        if let Some(writer) = &mut self.writer {
+            writer.scatter = Scatter::default();
+        }
+        if let Some(head) = &mut self.head
+            && head.route.take().is_some()
+        {
+            self.publish();
         }
     }
 
-    /// Makes one proposal, and returns its end.
-    async fn propose(
-        &mut self,
-        roll_to: Option<i64>,
-        registers: Option<LabelSet>,
-    ) -> Result<i64, AppendError> {
-        let mut writer = self.writer.take().expect("nothing is under way");
-        let now = self.deps.clock.unix_now();
-        let proposal = next_proposal(writer.dir.spool(), roll_to, &self.policy, now);
-        let registers = registers.unwrap_or_else(|| writer.dir.spool().registers().clone());
-        let end = proposal.end;
-        let propose = move || {
-            let outcome = writer.synchronise(&proposal, &registers, now);
-            (writer, outcome)
-        };
-        let (writer, outcome) = self.deps.tasks.spawn_blocking("synchronise", propose).await;
-        let written = writer.dir.written();
-        self.latest_file = written.file.clone().or(self.latest_file.take());
-        self.writer = Some(writer);
-        let completed = outcome.map_err(|err| AppendError::Write(Arc::new(err)))?;
-        completed.into_iter().for_each(|completed| self.on_completed(completed));
-        self.enter_written(written);
-        Ok(end)
+    /// Tells peers that everything written is settled, if they do not know it yet and nothing else will tell them soon.
+    pub(super) fn notify_settled(&mut self) {
+        self.notify_at = None;
+        if let Some(writer) = &mut self.writer {
+            let spool = writer.dir.spool();
+            if writer.scatter.has_room(1) && spool.uncommitted() == 0 {
+                let (fragment, registers) = (spool.fragment().to_proto(), spool.registers().clone());
+                writer.scatter.propose(&fragment, &registers, false);
+            }
+        }
     }
 }
+
+/// Time for the next group to tell peers that its predecessor is settled, before a message of its own does.
+pub(super) const NOTIFY_AFTER: Duration = Duration::from_millis(5);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use fragment::index::{Answer, Index, Query};
 use fragment::spool::Spool;
+use proto::Revision;
 use proto::protocol::{LabelSet, Route};
 
 use crate::append::Known;
@@ -17,7 +18,7 @@ pub struct IndexView {
     pub index: Arc<Index<LocalFile>>,
     /// Whether the journal's stores were listed since the replica started: until then stored fragments may be missing.
     pub first_listing_done: bool,
-    /// The state that appends are judged against before they are read; `None` until the spools on disk are adopted.
+    /// The state that appends are judged against before they are read; `None` until the replicas agreed once.
     pub(crate) head: Option<Head>,
 }
 
@@ -32,13 +33,15 @@ pub(crate) struct Head {
     pub(crate) registers: Arc<LabelSet>,
     /// The route that the pipeline is synchronised over, if there is a pipeline.
     pub(crate) route: Option<Arc<Route>>,
+    /// Revision of the route over which the replicas agreed.
+    pub(crate) synced_at: Revision,
 }
 
 impl Head {
-    pub(crate) fn of(spool: &Spool, route: Option<Arc<Route>>) -> Head {
+    pub(crate) fn of(spool: &Spool, route: Option<Arc<Route>>, synced_at: Revision) -> Head {
         let fragment = spool.fragment();
         let registers = Arc::new(spool.registers().clone());
-        Head { begin: fragment.begin, end: fragment.end, registers, route }
+        Head { begin: fragment.begin, end: fragment.end, registers, route, synced_at }
     }
 }
 

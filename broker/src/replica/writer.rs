@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fragment::Fragment;
+use proto::Revision;
 use proto::protocol::LabelSet;
 
 use crate::append::Content;
@@ -72,17 +73,20 @@ impl Writer {
         GroupResult { completed, written, bytes, outcome }
     }
 
-    /// Proposes `proposal` to the peers, and rolls the spool there if it is empty. Blocks.
+    /// Proposes `proposal` to the peers of the route of `revision`, and rolls the spool there if it is empty. Blocks.
     pub(super) fn synchronise(
         &mut self,
         proposal: &Fragment,
         registers: &LabelSet,
+        revision: Revision,
         now: Duration,
     ) -> Result<Option<CompletedSpool>, SpoolError> {
         let completed = match proposal.is_empty() {
             true => self.dir.roll(proposal, registers, now)?,
             false => None,
         };
+        // Before anybody can agree: whoever finds this spool must not take it for one that was left behind.
+        self.dir.mark_synced(revision)?;
         self.scatter.propose(&proposal.to_proto(), registers, true);
         Ok(completed)
     }
@@ -114,11 +118,7 @@ impl Writer {
         if blocks.is_empty() {
             return Ok(());
         }
-        let mut delta = self.dir.spool().uncommitted();
-        for block in blocks {
-            self.scatter.content(block, delta);
-            delta += i64::try_from(block.len()).expect("a block is shorter than i64::MAX");
-        }
+        self.scatter.content(blocks, self.dir.spool().uncommitted());
         self.dir.write(blocks)
     }
 

@@ -20,7 +20,11 @@ fn facts(members: &[(&str, u32)]) -> Facts {
     let assignments: Vec<Assigned> = keys
         .map(|key| Assigned { key, route: Arc::new(Route::unrouted()), mod_revision: Revision(3) })
         .collect();
-    let item = Item { spec: Arc::new(journal_spec("a/journal")), mod_revision: Revision(2) };
+    let item = Item {
+        spec: Arc::new(journal_spec("a/journal")),
+        create_revision: Revision(1),
+        mod_revision: Revision(2),
+    };
     Facts {
         local: member("me").to_proto(),
         item: Some(item),

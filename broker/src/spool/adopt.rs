@@ -2,7 +2,8 @@
 //!
 //! Of each file the newest commit counts whose content has the recorded SHA-1. A file without any is set aside under
 //! another name, with an error that names it, as are files of another journal, or of a journal of the same name that
-//! was deleted since. They hold no part of this journal, and nothing else stops over them. A failing disk is another
+//! was deleted since. They hold no part of this journal, and nothing else stops over them. Whether the journal's other
+//! replicas have gone on without this one is not to be seen in its files; see [`SpoolDir::set_aside`]. A failing disk is another
 //! matter: to go on without a file that cannot be read would be to forget acknowledged content, so adoption fails and is
 //! tried again.
 
@@ -15,6 +16,7 @@ use fragment::spool::{
     slot_at,
 };
 use fragment::{Fragment, Sum};
+use proto::Revision;
 use sha1::{Digest, Sha1};
 
 use super::dir::{
@@ -72,7 +74,7 @@ impl SpoolDir {
         for number in numbers {
             match read_file(&place, number)? {
                 Ok(file) => found.push(file),
-                Err(reason) => reason.set_aside(&place, number)?,
+                Err(reason) => reason.set_aside(&place, &place.file_path(number))?,
             }
         }
         let newest = found.pop();
@@ -82,10 +84,32 @@ impl SpoolDir {
             Some(newest) => newest.resume(place, next_file)?,
             None => {
                 let spool = Spool::new(place.head.journal.clone());
-                SpoolDir::new(place, spool, None, next_file)
+                SpoolDir::new(place, spool, None, next_file, Revision::NONE)
             }
         };
         Ok(Adopted { dir, completed })
+    }
+
+    /// Gives up what was adopted, in favour of a spool without history: the other replicas have agreed on the route of
+    /// `revision` since, and gone on without it. All that was acknowledged is theirs; what they do not have may contradict
+    /// what they wrote instead. Files with content stay under another name. Blocks.
+    ///
+    /// # Errors
+    /// As the file system fails.
+    pub(crate) fn set_aside(
+        self,
+        completed: &[CompletedSpool],
+        revision: Revision,
+    ) -> Result<SpoolDir, SpoolError> {
+        let synced_at = self.synced_at();
+        let (place, written, next_file) = self.into_parts();
+        let reason = || format!("replicas agreed on the route of revision {revision}, it is of {synced_at}");
+        let current = written.file.filter(|_| !written.fragment.is_empty());
+        for file in completed.iter().map(|spool| &spool.file).chain(&current) {
+            Unusable { suffix: ".stale", reason: reason() }.set_aside(&place, file.path())?;
+        }
+        let spool = Spool::new(place.head.journal.clone());
+        Ok(SpoolDir::new(place, spool, None, next_file, Revision::NONE))
     }
 }
 
@@ -101,14 +125,13 @@ impl Unusable {
     }
 
     /// Gives the file another name.
-    fn set_aside(self, place: &SpoolPlace, number: u64) -> Result<(), SpoolError> {
-        let path = place.file_path(number);
+    fn set_aside(self, place: &SpoolPlace, path: &Path) -> Result<(), SpoolError> {
         let aside = path.with_extension(format!("{}{}", &SPOOL_SUFFIX[1..], self.suffix));
         tracing::error!(
             journal = %place.head.journal, spool = %path.display(), renamed = %aside.display(), reason = %self.reason,
             "spool cannot be adopted and is set aside"
         );
-        place.disk.rename(&path, &aside).map_err(|err| io_error("setting aside", &path, err))
+        place.disk.rename(path, &aside).map_err(|err| io_error("setting aside", path, err))
     }
 }
 
@@ -201,7 +224,7 @@ impl Found {
     /// The file as that of the current spool, without what follows its last commit.
     fn resume(self, place: SpoolPlace, next_file: u64) -> Result<SpoolDir, SpoolError> {
         let path = place.file_path(self.number);
-        let Commit { fragment, registers, first_append, .. } = self.commit;
+        let Commit { fragment, registers, first_append, synced_at, .. } = self.commit;
         let end = CONTENT_AT + u64::try_from(fragment.len()).expect("a length");
         let length = self.file.length().map_err(|err| io_error("reading", &path, err))?;
         if length > end {
@@ -213,6 +236,6 @@ impl Found {
             written_to: end,
         };
         let spool = Spool::restore(fragment, registers, self.hash, first_append);
-        Ok(SpoolDir::new(place, spool, Some(current), next_file))
+        Ok(SpoolDir::new(place, spool, Some(current), next_file, Revision(synced_at)))
     }
 }

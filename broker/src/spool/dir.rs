@@ -16,8 +16,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use fragment::Fragment;
 use fragment::spool::{CONTENT_AT, Commit, Completed, Head, ManifestError, Outcome, Spool};
-use proto::JournalName;
 use proto::protocol::LabelSet;
+use proto::{JournalName, Revision};
 use sha1::{Digest, Sha1};
 
 use super::disk::{SpoolDisk, write_all_at};
@@ -105,6 +105,7 @@ pub(crate) struct SpoolDir {
     spool: Spool,
     current: Option<CurrentFile>,
     next_file: u64,
+    synced_at: Revision,
 }
 
 /// The file of the spool's fragment.
@@ -169,13 +170,54 @@ impl SpoolDir {
         spool: Spool,
         current: Option<CurrentFile>,
         next_file: u64,
+        synced_at: Revision,
     ) -> SpoolDir {
-        SpoolDir { place, spool, current, next_file }
+        SpoolDir { place, spool, current, next_file, synced_at }
+    }
+
+    /// The place, what is written, and the number of the next file.
+    pub(super) fn into_parts(self) -> (SpoolPlace, Written, u64) {
+        let written = self.written();
+        (self.place, written, self.next_file)
     }
 
     /// The spool.
     pub(crate) fn spool(&self) -> &Spool {
         &self.spool
+    }
+
+    /// Revision of the route over which the replicas last agreed on the spool, as far as its file knows.
+    pub(crate) fn synced_at(&self) -> Revision {
+        self.synced_at
+    }
+
+    /// Records that the replicas of the route of `revision` agree on the spool, or are about to. A spool without a file has
+    /// nothing that they could go on without.
+    ///
+    /// # Errors
+    /// If it cannot be recorded.
+    pub(crate) fn mark_synced(&mut self, revision: Revision) -> Result<(), SpoolError> {
+        if self.synced_at != revision && self.current.is_some() {
+            let commit = self.state(revision);
+            let current = self.current.as_mut().expect("the caller has looked");
+            current.record(commit)?;
+            if self.place.durability == Durability::Disk {
+                current.file.sync()?;
+            }
+        }
+        self.synced_at = revision;
+        Ok(())
+    }
+
+    /// The record of the spool as it is.
+    fn state(&self, synced_at: Revision) -> Commit {
+        Commit {
+            sequence: 0,
+            fragment: self.spool.fragment().clone(),
+            registers: self.spool.registers().clone(),
+            first_append: self.spool.first_append(),
+            synced_at: synced_at.0,
+        }
     }
 
     /// The current fragment as of the last commit.
@@ -226,6 +268,30 @@ impl SpoolDir {
         }
     }
 
+    /// Applies the proposal of the journal's primary, as another replica does (journal protocol §6.4). An error leaves the
+    /// spool as it was, but for a roll that had happened by then.
+    ///
+    /// # Errors
+    /// As the file system fails.
+    pub(crate) fn propose(
+        &mut self,
+        proposal: &Fragment,
+        registers: &LabelSet,
+        now: Duration,
+    ) -> Result<(Option<CompletedSpool>, Outcome), SpoolError> {
+        let completed = match self.spool.rolls_to(proposal) {
+            Some(empty) => self.roll(&empty, registers, now)?,
+            None => None,
+        };
+        let outcome = self.spool.compare(proposal, registers);
+        match outcome {
+            Outcome::Unchanged { .. } => self.undo(),
+            Outcome::Committed { .. } => self.commit(registers, now)?,
+            Outcome::Mismatch => {}
+        }
+        Ok((completed, outcome))
+    }
+
     /// Writes uncommitted content after what there is.
     ///
     /// # Errors
@@ -267,6 +333,7 @@ impl SpoolDir {
             fragment: proposal.clone(),
             registers: registers.clone(),
             first_append: Some(self.spool.first_append().unwrap_or(now)),
+            synced_at: self.synced_at.0,
         };
         let current = self.current.as_mut().expect("content was written to it");
         current.record(commit)?;
@@ -294,12 +361,7 @@ impl SpoolDir {
         };
         let named = (|| {
             write_all_at(&*file, &[&head.encode()], 0).map_err(|err| io_error("writing", &new_path, err))?;
-            current.record(Commit {
-                sequence: 0,
-                fragment: self.spool.fragment().clone(),
-                registers: self.spool.registers().clone(),
-                first_append: None,
-            })?;
+            current.record(self.state(self.synced_at))?;
             if *durability == Durability::Disk {
                 file.sync_data().map_err(|err| io_error("syncing", &new_path, err))?;
             }
@@ -326,15 +388,9 @@ impl SpoolDir {
             next_sequence: current.next_sequence,
             written_to: current.written_to,
         };
-        rebased.record(Commit {
-            sequence: 0,
-            fragment: self.spool.fragment().clone(),
-            registers: self.spool.registers().clone(),
-            first_append: None,
-        })?;
+        rebased.record(self.state(self.synced_at))?;
         if self.place.durability == Durability::Disk {
-            let file = &rebased.file;
-            file.disk_file().sync_data().map_err(|err| io_error("syncing", file.path(), err))?;
+            rebased.file.sync()?;
         }
         Ok(rebased)
     }

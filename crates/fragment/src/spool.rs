@@ -170,17 +170,33 @@ impl Spool {
         std::mem::take(&mut self.uncommitted)
     }
 
-    /// Applies a proposal with its registers at `now`, a time since the Unix epoch.
-    pub fn propose(&mut self, proposal: &Fragment, registers: &LabelSet, now: Duration) -> Applied {
+    /// The empty fragment which `proposal` makes the spool roll to first, if it does.
+    pub fn rolls_to(&self, proposal: &Fragment) -> Option<Fragment> {
         let is_roll = proposal.end > self.fragment.end + self.uncommitted
             || (proposal.end == self.fragment.end && proposal.is_empty());
-        let rolled = is_roll.then(|| self.roll(proposal, registers));
+        is_roll.then(|| Fragment::empty(self.fragment.journal.clone(), proposal.end, proposal.codec))
+    }
+
+    /// How a proposal which makes the spool roll no more compares with it.
+    pub fn compare(&self, proposal: &Fragment, registers: &LabelSet) -> Outcome {
+        if self.fragment == *proposal && self.registers == *registers {
+            Outcome::Unchanged { undone: self.uncommitted }
+        } else if self.uncommitted != 0 && self.extended() == *proposal {
+            Outcome::Committed { bytes: self.uncommitted }
+        } else {
+            Outcome::Mismatch
+        }
+    }
+
+    /// Applies a proposal with its registers at `now`, a time since the Unix epoch.
+    pub fn propose(&mut self, proposal: &Fragment, registers: &LabelSet, now: Duration) -> Applied {
+        let rolled = self.rolls_to(proposal).map(|empty| self.roll(empty, registers));
         Applied { rolled, outcome: self.decide(proposal, registers, now) }
     }
 
-    fn roll(&mut self, proposal: &Fragment, registers: &LabelSet) -> Rolled {
+    fn roll(&mut self, empty: Fragment, registers: &LabelSet) -> Rolled {
         let dropped = self.undo();
-        let empty = Fragment::empty(self.fragment.journal.clone(), proposal.end, proposal.codec);
+        let end = empty.end;
         let fragment = std::mem::replace(&mut self.fragment, empty);
         let first_append = self.first_append.take().unwrap_or_default();
         let completed = (!fragment.is_empty()).then(|| Completed {
@@ -188,7 +204,7 @@ impl Spool {
             registers: self.registers.clone(),
             first_append,
         });
-        if proposal.end > fragment.end {
+        if end > fragment.end {
             self.registers = registers.clone();
         }
         self.running = Sha1::new();
@@ -197,17 +213,21 @@ impl Spool {
     }
 
     fn decide(&mut self, proposal: &Fragment, registers: &LabelSet, now: Duration) -> Outcome {
-        if self.fragment == *proposal && self.registers == *registers {
-            return Outcome::Unchanged { undone: self.undo() };
+        let outcome = self.compare(proposal, registers);
+        match outcome {
+            Outcome::Unchanged { .. } => {
+                self.undo();
+            }
+            Outcome::Committed { .. } => {
+                self.fragment = proposal.clone();
+                self.registers = registers.clone();
+                self.committed = self.running.clone();
+                self.first_append.get_or_insert(now);
+                self.uncommitted = 0;
+            }
+            Outcome::Mismatch => {}
         }
-        if self.uncommitted == 0 || self.extended() != *proposal {
-            return Outcome::Mismatch;
-        }
-        self.fragment = proposal.clone();
-        self.registers = registers.clone();
-        self.committed = self.running.clone();
-        self.first_append.get_or_insert(now);
-        Outcome::Committed { bytes: std::mem::take(&mut self.uncommitted) }
+        outcome
     }
 }
 

@@ -13,9 +13,10 @@
 //! Layout, all numbers big-endian; every field is stored:
 //!
 //! ```text
-//! head    magic "COURANT SPOOL v1" | crc32c u32 of the rest | body length u32 | create revision i64 | journal name
+//! head    magic "COURANT SPOOL v2" | crc32c u32 of the rest | body length u32 | create revision i64 | journal name
 //! slot    crc32c u32 of the rest | body length u32 | sequence u64 | begin i64 | end i64 | sum 20 bytes | codec u8
-//!         | first append, Unix nanoseconds i64, -1 if none | registers, an encoded LabelSet
+//!         | first append, Unix nanoseconds i64, -1 if none | synchronised at, etcd revision i64
+//!         | registers, an encoded LabelSet
 //! ```
 
 use std::time::Duration;
@@ -26,11 +27,11 @@ use proto::protocol::LabelSet;
 
 use crate::{Codec, Fragment, Sum};
 
-const MAGIC: &[u8; 16] = b"COURANT SPOOL v1";
+const MAGIC: &[u8; 16] = b"COURANT SPOOL v2";
 /// Bytes of a record before its body: checksum and body length.
 const FRAME_BYTES: usize = 8;
 /// Bytes of a commit's body before its registers.
-const COMMIT_FIXED_BYTES: usize = 8 + 8 + 8 + 20 + 1 + 8;
+const COMMIT_FIXED_BYTES: usize = 8 + 8 + 8 + 20 + 1 + 8 + 8;
 /// Bytes kept for the head.
 const HEAD_BYTES: usize = SLOT_BYTES;
 
@@ -66,6 +67,9 @@ pub struct Commit {
     pub registers: LabelSet,
     /// Time of the fragment's first commit, since the Unix epoch.
     pub first_append: Option<Duration>,
+    /// Revision of the route over which the replicas last agreed on the spool; zero if they never did. Whoever adopts the
+    /// spool learns from it whether the others have gone on without it.
+    pub synced_at: i64,
 }
 
 /// The decoded front of a spool file.
@@ -187,6 +191,7 @@ impl Commit {
         body.extend(sum.0);
         body.push(*codec as u8);
         body.extend(nanos.to_be_bytes());
+        body.extend(self.synced_at.to_be_bytes());
         self.registers.encode(&mut body).expect("a Vec grows");
         Ok(frame(&body))
     }
@@ -217,9 +222,10 @@ impl Commit {
         if first_append.is_none() && begin != end {
             return Err(body.wrong("first append", format!("{nanos}, of a fragment with content")));
         }
+        let synced_at = i64::from_be_bytes(body.take()?);
         let registers = LabelSet::decode(body.body).map_err(|err| body.wrong("registers", err))?;
         let fragment = Fragment { end, sum, ..Fragment::empty(journal.clone(), begin, codec) };
-        Ok(Some(Commit { sequence, fragment, registers, first_append }))
+        Ok(Some(Commit { sequence, fragment, registers, first_append, synced_at }))
     }
 }
 
@@ -325,6 +331,7 @@ mod tests {
             fragment,
             registers: LabelSet::from_pairs([("author", "one")]),
             first_append: Some(Duration::new(1_500_000_000, 7)),
+            synced_at: 11,
         }
     }
 
@@ -344,9 +351,9 @@ mod tests {
     #[test]
     fn records_have_their_stored_form() {
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        expect!["434f5552414e542053504f4f4c207631133a31a000000011000000000000002a612f6a6f75726e616c"]
+        expect!["434f5552414e542053504f4f4c207632133a31a000000011000000000000002a612f6a6f75726e616c"]
             .assert_eq(&hex(&Head { journal: journal(), create_revision: 42 }.encode()));
-        expect!["52061fde0000004400000000000000090000000000000064000000000000006a8843d7f92416211de9ebb963ff4ce281259328780414d1120d7b1600070a0d0a06617574686f7212036f6e65"].assert_eq(&hex(&commit(9, b"foobar").encode().unwrap()));
+        expect!["e8953adb0000004c00000000000000090000000000000064000000000000006a8843d7f92416211de9ebb963ff4ce281259328780414d1120d7b160007000000000000000b0a0d0a06617574686f7212036f6e65"].assert_eq(&hex(&commit(9, b"foobar").encode().unwrap()));
     }
 
     #[test]
@@ -378,7 +385,7 @@ mod tests {
         assert!(of(b"").starts_with("not a spool file"));
         let large = LabelSet::from_pairs([("name", "v".repeat(SLOT_BYTES))]);
         let large = Commit { registers: large, ..commit(0, b"") };
-        expect!["registers of 65550 bytes are too large (expected at most 65475)"]
+        expect!["registers of 65550 bytes are too large (expected at most 65467)"]
             .assert_eq(&large.encode().unwrap_err().to_string());
         let wrong = Commit { first_append: None, ..commit(1, b"x") }.encode().unwrap();
         expect!["slot 1: first append: -1, of a fragment with content"]
@@ -391,14 +398,14 @@ mod tests {
         #[test]
         fn commits_round_trip(
             sequence: u64, begin in 0..i64::MAX / 2, len in 0..1_i64 << 40, sum: [u8; 20], codec in 0..5_usize,
-            nanos in proptest::option::of(0..i64::MAX as u64), values in proptest::collection::vec("[a-z]{0,9}", 0..4),
+            nanos in proptest::option::of(0..i64::MAX as u64), synced_at: i64, values in proptest::collection::vec("[a-z]{0,9}", 0..4),
         ) {
             let first_append = nanos.map(Duration::from_nanos);
             let len = if first_append.is_none() { 0 } else { len };
             let codec = Codec::ALL[codec];
             let fragment = Fragment { end: begin + len, sum: Sum(sum), ..Fragment::empty(journal(), begin, codec) };
             let registers = values.iter().map(|value| ("name", value)).collect();
-            let commit = Commit { sequence, fragment, registers, first_append };
+            let commit = Commit { sequence, fragment, registers, first_append, synced_at };
             let decoded = Commit::decode(&journal(), sequence % MANIFEST_SLOTS, &commit.encode().unwrap());
             prop_assert_eq!(decoded, Ok(Some(commit)));
         }
