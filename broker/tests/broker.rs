@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use broker::{Broker, BrokerOptions};
 use proto::protocol::{
-    FragmentStoreHealthRequest, FragmentsRequest, Header, ReadRequest, ReplicateRequest, Status, header,
+    CompressionCodec, FragmentStoreHealthRequest, FragmentsRequest, Header, ReadRequest, ReplicateRequest,
+    Status, header,
 };
 use support::{Fixture, content, eventually, journal, upsert, within};
 use tonic::Code;
@@ -180,20 +181,28 @@ async fn store_health_is_told_of_stores_that_journals_name() {
 }
 
 #[tokio::test]
-async fn replication_is_refused_plainly() {
+async fn malformed_replication_streams_are_refused() {
     let mut fixture = Fixture::start().await;
-    let error =
-        fixture.client.replicate(futures::stream::iter([ReplicateRequest::default()])).await.unwrap_err();
-    assert_eq!(error.code(), Code::Unimplemented);
-    let mut spec = journal("repli/cated");
-    spec.replication = 2;
-    fixture.apply(vec![upsert(spec, 0)]).await;
-    let request = proto::protocol::AppendRequest { journal: "repli/cated".to_owned(), ..Default::default() };
-    eventually("the journal has its one possible replica", async || {
-        let status = fixture.try_append(request.clone(), b"content").await.unwrap().status();
-        (status == Status::InsufficientJournalBrokers).then_some(())
-    })
-    .await;
+    fixture.create(journal("repli/cated")).await;
+    let empty = proto::protocol::Fragment {
+        journal: "repli/cated".to_owned(),
+        compression_codec: CompressionCodec::None as i32,
+        ..Default::default()
+    };
+    let proposal = ReplicateRequest {
+        proposal: Some(empty),
+        registers: Some(Default::default()),
+        acknowledge: true,
+        ..Default::default()
+    };
+    for (messages, expected) in [
+        (vec![], "EOF"),
+        (vec![ReplicateRequest::default()], "expected Content or Proposal"),
+        (vec![proposal], "expected first ReplicateRequest to have Header"),
+    ] {
+        let error = fixture.client.replicate(futures::stream::iter(messages)).await.unwrap_err();
+        assert_eq!((error.code(), error.message()), (Code::Unknown, expected));
+    }
     fixture.stop().await;
 }
 

@@ -87,6 +87,7 @@ impl Owner {
         let Some(wish) = self.wish.take() else { return };
         let SyncWish { header, replies, roll_to, must_roll } = wish;
         let current = self.route.take();
+        self.notify_at = None;
         let mut agreeing = Agreeing {
             route: current.as_deref().cloned().unwrap_or_else(Route::unrouted),
             revision: self.synced_at,
@@ -220,6 +221,7 @@ impl Owner {
     /// Ends the streams to peers: each lets go of its spool. Whoever looks sees that there is no pipeline.
     pub(super) fn drop_pipeline(&mut self) {
         self.route = None;
+        self.notify_at = None;
         self.gather = Gather::default();
         if let Some(writer) = &mut self.writer {
             writer.scatter = Scatter::default();
@@ -234,7 +236,10 @@ impl Owner {
     /// Tells peers that everything written is settled, if they do not know it yet and nothing else will tell them soon.
     pub(super) fn notify_settled(&mut self) {
         self.notify_at = None;
-        if let Some(writer) = &mut self.writer {
+        if let Some(writer) = &mut self.writer
+            && self.route.is_some()
+            && self.ledger.is_empty()
+        {
             let spool = writer.dir.spool();
             if writer.scatter.has_room(1) && spool.uncommitted() == 0 {
                 let (fragment, registers) = (spool.fragment().to_proto(), spool.registers().clone());

@@ -1,0 +1,185 @@
+//! Journals of several replicas, over brokers that share one etcd (journal protocol §6).
+
+mod support;
+
+use broker::EtcdChoice;
+use proto::protocol::{AppendRequest, JournalSpec, LabelSelector, LabelSet, ReadRequest, Route, Status};
+use support::{Fixture, content, eventually, journal, upsert, within};
+use tempfile::TempDir;
+
+const NAME: &str = "a/journal";
+
+/// Brokers beside one that is only there for its embedded etcd.
+struct Cluster {
+    etcd: Fixture,
+    brokers: Vec<Option<Fixture>>,
+}
+
+impl Cluster {
+    async fn start(size: usize) -> Cluster {
+        let dir = TempDir::with_prefix("courant-etcd-").unwrap();
+        let etcd = Fixture::start_in(dir, |options| options.journal_limit = 0).await;
+        let mut cluster = Cluster { etcd, brokers: Vec::new() };
+        for index in 0..size {
+            let dir = TempDir::with_prefix("courant-broker-").unwrap();
+            let broker = cluster.broker(index, dir).await;
+            cluster.brokers.push(Some(broker));
+        }
+        cluster
+    }
+
+    async fn broker(&self, index: usize, dir: TempDir) -> Fixture {
+        let etcd = EtcdChoice::Address(self.etcd.broker.endpoint().to_owned());
+        let store = self.etcd.dir.path().join("store");
+        std::fs::create_dir_all(&store).unwrap();
+        Fixture::start_in(dir, |options| {
+            options.etcd = etcd;
+            options.zone = format!("zone-{}", index % 3);
+            options.id = Some(format!("broker-{index}"));
+            options.file_root = Some(store);
+            options.lease_ttl = std::time::Duration::from_secs(20);
+        })
+        .await
+    }
+
+    fn at(&mut self, index: usize) -> &mut Fixture {
+        self.brokers[index].as_mut().expect("it runs")
+    }
+
+    async fn stop(&mut self, index: usize) -> TempDir {
+        self.brokers[index].take().expect("it runs").stop().await
+    }
+
+    async fn restart(&mut self, index: usize, dir: TempDir) {
+        self.brokers[index] = Some(self.broker(index, dir).await);
+    }
+
+    async fn route(&mut self) -> Route {
+        let name = LabelSelector { include: Some(LabelSet::from_pairs([("name", NAME)])), exclude: None };
+        self.etcd.list(name).await[0].journals[0].route.clone().unwrap()
+    }
+
+    /// What the broker at `index` has of the journal, from its own replica.
+    async fn replica(&mut self, index: usize) -> (Status, Vec<u8>) {
+        let request = ReadRequest { journal: NAME.to_owned(), do_not_proxy: true, ..Default::default() };
+        let responses = self.at(index).read_all(request).await;
+        (responses[0].status(), content(&responses))
+    }
+
+    /// Waits until the replicas of the route, and nobody else, have `expected`.
+    async fn until_replicas_have(&mut self, expected: &[u8]) {
+        let route = self.route().await;
+        assert_eq!(route.members.len(), 3);
+        for index in 0..self.brokers.len() {
+            let is_member = route.members.iter().any(|id| id.suffix == format!("broker-{index}"));
+            if self.brokers[index].is_none() {
+                continue;
+            }
+            eventually("the replica has it", async || {
+                let (status, content) = self.replica(index).await;
+                let has = if is_member { Status::Ok } else { Status::NotJournalBroker };
+                (status == has && (!is_member || content == expected)).then_some(())
+            })
+            .await;
+        }
+    }
+}
+
+fn replicated() -> JournalSpec {
+    JournalSpec { replication: 3, ..journal(NAME) }
+}
+
+#[tokio::test]
+async fn every_replica_has_what_was_appended_through_any_broker() {
+    let mut cluster = Cluster::start(4).await;
+    cluster.at(0).create(replicated()).await;
+    let mut expected = Vec::new();
+    for index in 0..4 {
+        let large = vec![b'a' + u8::try_from(index).unwrap(); 300_000];
+        let response = cluster.at(index).append(NAME, &large).await;
+        assert_eq!(response.commit.unwrap().begin, i64::try_from(expected.len()).unwrap());
+        expected.extend(large);
+    }
+    cluster.until_replicas_have(&expected).await;
+    let read = cluster.at(3).read_all(ReadRequest { journal: NAME.to_owned(), ..Default::default() }).await;
+    assert_eq!(content(&read), expected, "by proxy too");
+}
+
+#[tokio::test]
+async fn a_broker_that_leaves_is_replaced_and_the_journal_and_its_registers_go_on() {
+    let mut cluster = Cluster::start(4).await;
+    cluster.at(0).create(replicated()).await;
+    let request = AppendRequest {
+        journal: NAME.to_owned(),
+        union_registers: Some(LabelSet::from_pairs([("author", "me")])),
+        ..Default::default()
+    };
+    let response = cluster.at(0).try_append(request.clone(), b"one").await.unwrap();
+    assert_eq!(response.status(), Status::Ok);
+    let mut expected = b"one".to_vec();
+    for round in 0..3 {
+        let route = cluster.route().await;
+        let primary = &route.members[usize::try_from(route.primary).unwrap()].suffix;
+        let leaving: usize = primary.trim_start_matches("broker-").parse().unwrap();
+        let dir = cluster.stop(leaving).await;
+        let other = (leaving + 1) % 4;
+        let text = format!("-{round}");
+        cluster.at(other).append(NAME, text.as_bytes()).await;
+        expected.extend_from_slice(text.as_bytes());
+        cluster.restart(leaving, dir).await;
+        let read = eventually("all of it is read", async || {
+            let request = ReadRequest { journal: NAME.to_owned(), ..Default::default() };
+            let read = content(&cluster.at(other).read_all(request).await);
+            (read.len() >= expected.len()).then_some(read)
+        })
+        .await;
+        assert_eq!(read, expected);
+    }
+    let checked = AppendRequest {
+        check_registers: Some(LabelSelector::include([("author", "you")])),
+        ..AppendRequest { union_registers: None, ..request }
+    };
+    let refused = cluster.at(0).try_append(checked, b"x").await.unwrap();
+    assert_eq!(refused.status(), Status::RegisterMismatch);
+}
+
+#[tokio::test]
+async fn all_brokers_come_back_with_everything_that_was_acknowledged() {
+    let mut cluster = Cluster::start(4).await;
+    cluster.at(0).create(replicated()).await;
+    let mut expected = Vec::new();
+    for round in 0..3 {
+        for index in 0..4 {
+            let text = format!("{round}/{index};");
+            cluster.at(index).append(NAME, text.as_bytes()).await;
+            expected.extend_from_slice(text.as_bytes());
+        }
+        let running: Vec<Fixture> = cluster.brokers.iter_mut().map(|broker| broker.take().unwrap()).collect();
+        let dirs = within(futures::future::join_all(running.into_iter().map(Fixture::stop))).await;
+        for (index, dir) in dirs.into_iter().enumerate() {
+            let broker = cluster.broker(index, dir).await;
+            cluster.brokers[index] = Some(broker);
+        }
+        cluster.at(round).append(NAME, b"").await;
+        let read =
+            cluster.at(3).read_all(ReadRequest { journal: NAME.to_owned(), ..Default::default() }).await;
+        assert_eq!(content(&read), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_journal_with_too_few_brokers_waits_for_more() {
+    let mut cluster = Cluster::start(2).await;
+    cluster.at(0).apply(vec![upsert(replicated(), 0)]).await;
+    let request = AppendRequest { journal: NAME.to_owned(), ..Default::default() };
+    eventually("the journal has two of three brokers", async || {
+        let response = cluster.at(0).try_append(request.clone(), b"x").await.unwrap();
+        (response.status() == Status::InsufficientJournalBrokers).then_some(())
+    })
+    .await;
+    let dir = TempDir::with_prefix("courant-broker-").unwrap();
+    let third = cluster.broker(2, dir).await;
+    cluster.brokers.push(Some(third));
+    cluster.at(1).append(NAME, b"x").await;
+    cluster.until_replicas_have(b"x").await;
+}
