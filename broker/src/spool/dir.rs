@@ -197,9 +197,10 @@ impl SpoolDir {
     /// # Errors
     /// If it cannot be recorded.
     pub(crate) fn mark_synced(&mut self, revision: Revision) -> Result<(), SpoolError> {
-        if self.synced_at != revision && self.current.is_some() {
-            let commit = self.state(revision);
-            let current = self.current.as_mut().expect("the caller has looked");
+        let commit = self.state(revision);
+        if self.synced_at != revision
+            && let Some(current) = &mut self.current
+        {
             current.record(commit)?;
             if self.place.durability == Durability::Disk {
                 current.file.sync()?;
