@@ -1,5 +1,7 @@
 //! Journals of several replicas, over brokers that share one etcd (journal protocol §6).
 
+#![allow(clippy::unwrap_used, reason = "tests show what is missing by failing")]
+
 mod support;
 
 use broker::EtcdChoice;
