@@ -107,7 +107,7 @@ fn small_blocks_share_a_message_and_large_ones_are_not_copied() {
 fn content_is_cut_into_messages_that_peers_take() {
     let (mut scatter, _gather, mut far) = started();
     let content = Bytes::from(vec![7; 2 * CONTENT_BYTES_MAX + 5]);
-    scatter.content(&[content.clone()], 100);
+    scatter.content(std::slice::from_ref(&content), 100);
     let got = std::iter::from_fn(|| far[0].requests.try_recv().ok());
     let got: Vec<_> = got.map(|message| (message.content_delta, message.content.len())).collect();
     let step = CONTENT_BYTES_MAX as i64;
