@@ -39,7 +39,7 @@ pub(super) struct Patience {
 
 /// Of all connections.
 pub(super) const PATIENCE: Patience =
-    Patience { silence: Duration::from_secs(5), answer: Duration::from_secs(10) };
+    Patience { silence: Duration::from_secs(5), answer: Duration::from_secs(5) };
 
 /// Connects to `host:port`.
 pub(super) async fn tcp(authority: String, patience: Patience) -> io::Result<TokioIo<Connection<TcpStream>>> {
