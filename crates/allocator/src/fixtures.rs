@@ -12,8 +12,9 @@ use runtime::Entropy;
 
 use crate::schema::Allocatable;
 
-/// Items are their replication; members are their limit and whether they are `exiting`; assignments are consistent once
-/// they are `ready`.
+/// Items are their replication; members are their limit and whether they are `exiting`. Assignments are consistent once
+/// they are `ready`, as those of shards are one by one; or once all of an item have the [`route`] of all, as those of
+/// journals are.
 pub(crate) struct Plain;
 
 pub(crate) struct PlainMember {
@@ -71,10 +72,16 @@ impl Allocatable for Plain {
         _: &str,
         _: &AssignmentKey,
         value: &String,
-        _: &[(&AssignmentKey, &String)],
+        all: &[(&AssignmentKey, &String)],
     ) -> bool {
-        value == "ready"
+        let implied = route(all.iter().map(|(key, _)| *key));
+        value == "ready" || all.iter().all(|(_, value)| **value == implied)
     }
+}
+
+/// Members and slots of an item's assignments.
+fn route<'a>(keys: impl Iterator<Item = &'a AssignmentKey>) -> String {
+    keys.map(|key| format!("{}:{}", key.member, key.slot)).collect::<Vec<_>>().join(" ")
 }
 
 /// A random test's configuration. Its seed is that of `COURANT_SEED`, else a new one. It is printed, so that a failure can
@@ -167,7 +174,7 @@ impl World {
         self.put(&prefix().assignment(&key), value, lease);
     }
 
-    /// Makes every assignment consistent that `choose` picks.
+    /// Makes every assignment consistent that `choose` picks: those of shards.
     pub(crate) fn make_ready(&mut self, mut choose: impl FnMut(&str) -> bool) {
         let waiting: Vec<String> = self
             .keys
@@ -178,6 +185,18 @@ impl World {
         for key in waiting {
             let lease = self.keys[&key].lease;
             self.put(&key, "ready", lease);
+        }
+    }
+
+    /// Makes all assignments of every item consistent that `choose` picks: those of journals.
+    pub(crate) fn make_routed(&mut self, mut choose: impl FnMut(&str) -> bool) {
+        let space = self.space();
+        for item in space.items().keys().filter(|item| choose(item)) {
+            let keys: Vec<&AssignmentKey> = space.assignments_of(item).map(|(key, _)| key).collect();
+            let route = route(keys.iter().copied());
+            for (key, _) in space.assignments_of(item).filter(|(_, entry)| *entry.value != route) {
+                self.assign(item, &key.member.to_string().replace('#', "/"), key.slot, &route);
+            }
         }
     }
 
@@ -249,10 +268,18 @@ impl World {
         out
     }
 
-    /// Consistent assignments of an item.
-    pub(crate) fn ready(&self, item: &str) -> usize {
-        let begin = format!("/p/assign/{item}#");
-        self.keys.iter().filter(|(key, stored)| key.starts_with(&begin) && stored.value == "ready").count()
+    /// Members whose assignments of an item are consistent.
+    pub(crate) fn consistent(&self, item: &str) -> Vec<MemberId> {
+        let space = self.space();
+        let all: Vec<_> = space.assignments_of(item).map(|(key, entry)| (key, &*entry.value)).collect();
+        let consistent = all.iter().filter(|(key, value)| Plain.consistent(item, key, value, &all));
+        consistent.map(|(key, _)| key.member.clone()).collect()
+    }
+
+    /// Whether an item is assigned to a member.
+    pub(crate) fn is_assigned(&self, item: &str, member: &MemberId) -> bool {
+        let begin = format!("/p/assign/{item}#{member}#");
+        self.keys.keys().any(|key| key.starts_with(&begin))
     }
 }
 
