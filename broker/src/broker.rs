@@ -364,7 +364,7 @@ fn watch_lease(membership: &Membership, tasks: &TaskGroup) {
         tokio::select! {
             biased;
             () = stop.cancelled() => Ok(()),
-            () = lost => Err("unable to keep member lease alive".into()),
+            reason = lost => Err(format!("unable to keep member lease alive: {reason}").into()),
         }
     });
 }

@@ -236,7 +236,8 @@ impl Consumer {
 }
 
 /// Why a process which lost its lease ends.
-const LEASE_LOST: &str = "the lease of this process is lost: others may have taken over its shards";
+const LEASE_LOST: &str =
+    "unable to keep member lease alive: others may have taken over the shards of this process";
 
 fn journal_client(options: &ConsumerOptions, groups: &Groups) -> Result<JournalClient, BoxError> {
     let client = ClientOptions {
@@ -265,8 +266,8 @@ fn watch_lease(membership: &Membership, tasks: &TaskGroup) -> CancellationToken 
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
-            () = lost => {
-                tracing::error!("{LEASE_LOST}");
+            reason = lost => {
+                tracing::error!(%reason, "{LEASE_LOST}");
                 lease_lost.cancel();
             }
         }

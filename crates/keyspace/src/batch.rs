@@ -9,20 +9,16 @@ use etcd_client::proto::{PbEvent, PbKeyValue, PbWatchResponse};
 use proto::Revision;
 
 use crate::keys::KeyPrefix;
+use crate::seen::DataLost;
 use crate::space::{Applied, Change, KeySpace, RawEntry, Schema};
 use crate::txn::EtcdHeader;
 
 /// Why a mirror cannot go on: what it shows may no longer be what etcd has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MirrorFault {
-    /// The server is of another cluster, or its data was replaced.
-    #[error("etcd cluster id changed from {expected:x} to {found:x}")]
-    ClusterChanged {
-        /// Cluster that the mirror was loaded from.
-        expected: u64,
-        /// Cluster which answered.
-        found: u64,
-    },
+    /// The server is of another cluster, or its data was lost or replaced.
+    #[error(transparent)]
+    DataLost(#[from] DataLost),
     /// The server sent a change that lies before one already applied.
     #[error("etcd sent a change of {key:?} at revision {found}, after revision {applied} was applied")]
     RevisionWentBack {
@@ -58,7 +54,7 @@ impl Batch {
         let header: EtcdHeader = response.header.unwrap_or_default().into();
         if header.cluster_id != expected_cluster {
             let found = header.cluster_id;
-            return Err(MirrorFault::ClusterChanged { expected: expected_cluster, found });
+            return Err(DataLost::ClusterChanged { expected: expected_cluster, found }.into());
         }
         self.header = Some(header);
         // Responses do not split revisions, so this response begins after whatever came before it.

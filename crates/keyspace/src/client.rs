@@ -1,13 +1,14 @@
 //! The client of etcd: the only place that sends requests to it, whether it is real or embedded.
 //!
 //! Every call has a deadline and gives an [`EtcdError`] that says whether it may have taken effect. Nothing here retries
-//! a write: whoever knows the comparison that guards it does.
+//! a write: whoever knows the comparison that guards it does. An answer of an etcd whose data was lost or replaced is an
+//! error, whatever it says.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::proto::PbKeyValue;
+use etcd_client::proto::{PbKeyValue, PbResponseHeader};
 use etcd_client::{
     Channel, Client, CompareOp, ConnectOptions, DeleteOptions, GetOptions, PutOptions, TxnOp, WatchOptions,
     WatchStream,
@@ -21,6 +22,7 @@ use tonic::transport::Endpoint;
 
 use crate::error::EtcdError;
 use crate::lease::{self, Lease};
+use crate::seen::Seen;
 use crate::txn::{Compare, EtcdHeader, KeyValue, Op, PutLease, Txn, TxnOutcome, op_response};
 
 /// How long one request may take, before its outcome counts as unknown.
@@ -31,6 +33,11 @@ const PAGE_KEYS: i64 = 1000;
 const RESPONSE_BYTES_MAX: usize = 512 << 20;
 /// After this long without an answer, the first connection says so in the log.
 const SLOW_DIAL: Duration = Duration::from_secs(1);
+
+/// Shortest time to wait for a connection, however short the lease.
+const DIAL_TIMEOUT_MIN: Duration = Duration::from_millis(500);
+/// etcd closes connections that ping it more often (its `--grpc-keepalive-min-time`).
+const PING_INTERVAL_MIN: Duration = Duration::from_secs(5);
 
 const DIAL_BACKOFF: &[Duration] = &[
     Duration::from_millis(20),
@@ -58,6 +65,7 @@ pub struct Etcd {
     watcher: Client,
     options: EtcdOptions,
     address: Arc<str>,
+    seen: Arc<Seen>,
 }
 
 impl Etcd {
@@ -72,7 +80,7 @@ impl Etcd {
         let failed = |e| EtcdError::from_client(format!("connect to {address}"), e);
         let client = connect(ConnectOptions::new()).await.map_err(failed)?;
         let watcher = connect(ConnectOptions::new().with_require_leader(true)).await.map_err(failed)?;
-        let etcd = Etcd { client, watcher, options, address: address.into() };
+        let etcd = Etcd { client, watcher, options, address: address.into(), seen: Arc::default() };
         etcd.dial().await?;
         Ok(etcd)
     }
@@ -136,13 +144,25 @@ impl Etcd {
         self.client.clone()
     }
 
+    /// What has been seen of etcd.
+    pub(crate) fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// A client with a connection of its own.
+    pub(crate) async fn reconnect(&self) -> Result<Client, EtcdError> {
+        let channel = channel(&self.address, self.options.lease_ttl)?;
+        let client = Client::from_channel(Channel::Tonic(channel), Some(ConnectOptions::new())).await;
+        client.map_err(|e| EtcdError::from_client(format!("connect to {}", self.address), e))
+    }
+
     /// Reads one key.
     ///
     /// # Errors
     /// See [`EtcdError`].
     pub async fn get(&self, key: &str) -> Result<Option<KeyValue>, EtcdError> {
         let mut kv = self.client.kv_client().max_decoding_message_size(RESPONSE_BYTES_MAX);
-        let response = self.call(format!("get {key}"), kv.get(key, None)).await?;
+        let response = self.ask(format!("get {key}"), kv.get(key, None), |r| &r.0.header).await?;
         Ok(response.0.kvs.into_iter().next().map(Into::into))
     }
 
@@ -167,7 +187,8 @@ impl Etcd {
         loop {
             let options = GetOptions::new().with_range(end.clone()).with_limit(PAGE_KEYS).with_revision(at.0);
             let mut kv = self.client.kv_client().max_decoding_message_size(RESPONSE_BYTES_MAX);
-            let page = self.call(format!("range {prefix}"), kv.get(from, Some(options))).await?.0;
+            let request = kv.get(from, Some(options));
+            let page = self.ask(format!("range {prefix}"), request, |r| &r.0.header).await?.0;
             let mut header: EtcdHeader = page.header.unwrap_or_default().into();
             if at == Revision::NONE {
                 at = header.revision;
@@ -196,7 +217,8 @@ impl Etcd {
             .with_keys_only()
             .with_min_mod_revision(after.0.saturating_add(1));
         let mut kv = self.client.kv_client().max_decoding_message_size(RESPONSE_BYTES_MAX);
-        let response = self.call(format!("range {prefix}"), kv.get(prefix, Some(options))).await?.0;
+        let request = kv.get(prefix, Some(options));
+        let response = self.ask(format!("range {prefix}"), request, |r| &r.0.header).await?.0;
         let header: EtcdHeader = response.header.unwrap_or_default().into();
         Ok((response.kvs.len(), response.count, header.revision))
     }
@@ -211,7 +233,7 @@ impl Etcd {
             .when(txn.compares.into_iter().map(compare).collect::<Vec<_>>())
             .and_then(txn.then.into_iter().map(op).collect::<Vec<_>>())
             .or_else(txn.or_else.into_iter().map(op).collect::<Vec<_>>());
-        let response = self.call("txn".to_owned(), kv.txn(request)).await?.0;
+        let response = self.ask("txn".to_owned(), kv.txn(request), |r| &r.0.header).await?.0;
         Ok(TxnOutcome {
             succeeded: response.succeeded,
             header: response.header.unwrap_or_default().into(),
@@ -243,6 +265,20 @@ impl Etcd {
         self.call(format!("watch {prefix}"), watch.watch(prefix, Some(options))).await
     }
 
+    /// A request which is answered after all writes before it, so that its header can be checked.
+    async fn ask<T>(
+        &self,
+        operation: String,
+        request: impl Future<Output = Result<T, etcd_client::Error>>,
+        header: impl Fn(&T) -> &Option<PbResponseHeader>,
+    ) -> Result<T, EtcdError> {
+        let floor = self.seen.floor();
+        let response = self.call(operation.clone(), request).await?;
+        let of: EtcdHeader = header(&response).unwrap_or_default().into();
+        self.seen.check(of, floor).map_err(|lost| EtcdError::of_lost_data(operation, lost))?;
+        Ok(response)
+    }
+
     pub(crate) async fn call<T>(
         &self,
         operation: String,
@@ -265,7 +301,7 @@ impl fmt::Debug for Etcd {
 }
 
 /// A channel to one server, or balanced over several. Dead connections are noticed by HTTP/2 pings paced by the lease
-/// (journal protocol §11.4).
+/// (journal protocol §11.4), but no more often than etcd takes them.
 fn channel(address: &str, lease_ttl: Duration) -> Result<tonic::transport::Channel, EtcdError> {
     let invalid = |text: String| EtcdError::new(format!("connect to {address}"), Code::InvalidArgument, text);
     let mut endpoints = Vec::new();
@@ -275,13 +311,13 @@ fn channel(address: &str, lease_ttl: Duration) -> Result<tonic::transport::Chann
         }
         let endpoint = Endpoint::from_shared(part.to_owned())
             .map_err(|e| invalid(runtime::grpc::chain_text(&e)))?
-            .connect_timeout((lease_ttl / 4).clamp(Duration::from_millis(500), Duration::from_secs(5)))
+            .connect_timeout((lease_ttl / 20).clamp(DIAL_TIMEOUT_MIN, REQUEST_TIMEOUT))
             .tcp_nodelay(true)
             // HTTP/2 closes a connection on which many small messages wait, as those of watches may for a moment. How
             // many is "many" follows from the window.
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .http2_keep_alive_interval(lease_ttl / 4)
+            .http2_keep_alive_interval((lease_ttl / 4).max(PING_INTERVAL_MIN))
             .keep_alive_timeout(lease_ttl / 4)
             .keep_alive_while_idle(true);
         endpoints.push(endpoint);

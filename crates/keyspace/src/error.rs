@@ -2,6 +2,8 @@
 
 use tonic::Code;
 
+use crate::seen::DataLost;
+
 /// A request to etcd failed: which one, and what the server or the connection said.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("etcd {operation}: {message} ({code:?})")]
@@ -9,12 +11,13 @@ pub struct EtcdError {
     operation: String,
     code: Code,
     message: String,
+    lost: Option<DataLost>,
 }
 
 impl EtcdError {
     /// A failure of `operation` that this process found by itself.
     pub(crate) fn new(operation: impl Into<String>, code: Code, message: impl Into<String>) -> EtcdError {
-        EtcdError { operation: operation.into(), code, message: message.into() }
+        EtcdError { operation: operation.into(), code, message: message.into(), lost: None }
     }
 
     pub(crate) fn from_client(operation: impl Into<String>, error: etcd_client::Error) -> EtcdError {
@@ -33,6 +36,16 @@ impl EtcdError {
             }
             other => EtcdError::new(operation, Code::Internal, other.to_string()),
         }
+    }
+
+    /// The answer to `operation` is from data that is not what this process has seen.
+    pub(crate) fn of_lost_data(operation: impl Into<String>, lost: DataLost) -> EtcdError {
+        EtcdError { lost: Some(lost.clone()), ..EtcdError::new(operation, Code::DataLoss, lost.to_string()) }
+    }
+
+    /// Whether, and how, the data of etcd was lost or replaced.
+    pub fn data_lost(&self) -> Option<&DataLost> {
+        self.lost.as_ref()
     }
 
     /// The gRPC code of the failure.

@@ -1,7 +1,10 @@
 //! Leases: a process's proof of life.
 //!
-//! A task renews the lease three times within its time to live, over whatever connection works. The lease counts as
-//! lost when the server says that it is gone, or when its whole time has passed since the last renewal which succeeded
+//! A task renews the lease four times within its time to live, over a connection of its own, so that nothing large is
+//! ahead of it. A renewal which is not answered soon is tried again over a new connection: the old one may lead nowhere
+//! without having noticed. So an etcd which is back, or can be reached again, before the lease ends is enough to keep it.
+//!
+//! The lease counts as lost when the server says that it is gone, or when its whole time has passed since the last renewal which succeeded
 //! was *sent*: from then on the server may have deleted the lease's keys, and others may act on that. So `lost` never
 //! comes later than the server's own expiry, as long as this process runs.
 
@@ -9,7 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{LeaseKeepAliveStream, LeaseKeeper};
+use etcd_client::{Client, LeaseKeepAliveStream, LeaseKeeper};
 use runtime::backoff::Backoff;
 use runtime::{Instant, OnError};
 use tokio::sync::watch;
@@ -18,6 +21,12 @@ use tonic::Code;
 
 use crate::client::Etcd;
 use crate::error::EtcdError;
+use crate::seen::DataLost;
+
+/// Renewals within the time to live.
+const RENEWALS: u32 = 4;
+/// Shortest time that a renewal is waited for, however short the lease.
+const ANSWER_TIMEOUT_MIN: Duration = Duration::from_millis(500);
 
 const RENEW_BACKOFF: &[Duration] = &[
     Duration::from_millis(20),
@@ -26,6 +35,20 @@ const RENEW_BACKOFF: &[Duration] = &[
     Duration::from_millis(250),
     Duration::from_millis(500),
 ];
+
+/// Why a lease is lost.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LeaseLost {
+    /// etcd does not know it.
+    #[error("it expired or was revoked")]
+    Gone,
+    /// No renewal was answered for as long as it lives.
+    #[error("it could not be renewed within {0:?}")]
+    NotRenewed(Duration),
+    /// etcd lost its data, and the lease with it.
+    #[error("{0}")]
+    DataLost(DataLost),
+}
 
 /// A lease that is kept alive until it is revoked or lost. Cheap to clone. Dropping every clone does not end it.
 #[derive(Clone)]
@@ -37,7 +60,7 @@ struct Inner {
     id: i64,
     ttl: Duration,
     etcd: Etcd,
-    lost: watch::Receiver<bool>,
+    lost: watch::Receiver<Option<LeaseLost>>,
     /// Ends the renewals.
     stop: CancellationToken,
 }
@@ -48,7 +71,7 @@ pub(crate) async fn grant(etcd: &Etcd, ttl: Duration) -> Result<Lease, EtcdError
     let mut client = etcd.raw();
     let response = etcd.call("grant lease".to_owned(), client.lease_grant(seconds, None)).await?;
     let ttl = Duration::from_secs(u64::try_from(response.ttl()).unwrap_or(0));
-    let (lost_sender, lost) = watch::channel(false);
+    let (lost_sender, lost) = watch::channel(None);
     let inner =
         Inner { id: response.id(), ttl, etcd: etcd.clone(), lost, stop: etcd.tasks().token().child_token() };
     let lease = Lease { inner: Arc::new(inner) };
@@ -57,6 +80,7 @@ pub(crate) async fn grant(etcd: &Etcd, ttl: Duration) -> Result<Lease, EtcdError
         ttl,
         etcd: etcd.clone(),
         deadline: sent + ttl,
+        client: None,
         stream: None,
         backoff: Backoff::new(RENEW_BACKOFF),
     };
@@ -67,7 +91,7 @@ pub(crate) async fn grant(etcd: &Etcd, ttl: Duration) -> Result<Lease, EtcdError
             () = stop.cancelled() => {}
             reason = renewer.run() => {
                 tracing::warn!(lease = response.id(), %reason, "etcd lease is lost");
-                lost_sender.send_replace(true);
+                lost_sender.send_replace(Some(reason));
             }
         }
         Ok(())
@@ -88,15 +112,17 @@ impl Lease {
 
     /// Whether the server has, or may have, dropped the lease. Not set by [`Lease::revoke`].
     pub fn is_lost(&self) -> bool {
-        *self.inner.lost.borrow()
+        self.inner.lost.borrow().is_some()
     }
 
-    /// Completes when the lease is lost; never after a [`Lease::revoke`].
-    pub fn lost(&self) -> impl Future<Output = ()> + Send + 'static {
+    /// Completes when the lease is lost, and says why; never after a [`Lease::revoke`].
+    pub fn lost(&self) -> impl Future<Output = LeaseLost> + Send + 'static {
         let mut lost = self.inner.lost.clone();
         async move {
-            if lost.wait_for(|lost| *lost).await.is_err() {
-                std::future::pending::<()>().await;
+            let reason = lost.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+            match reason {
+                Some(reason) => reason,
+                None => std::future::pending().await,
             }
         }
     }
@@ -132,63 +158,88 @@ struct Renewer {
     etcd: Etcd,
     /// When the lease ends on the server at the earliest.
     deadline: Instant,
+    client: Option<Client>,
     stream: Option<(LeaseKeeper, LeaseKeepAliveStream)>,
     backoff: Backoff,
 }
 
+/// What came of one renewal.
+enum Renewal {
+    Done,
+    Gone,
+}
+
 impl Renewer {
-    /// Runs until the lease is lost; the result says why.
-    async fn run(mut self) -> String {
-        let pace = self.ttl / 3;
+    /// Runs until the lease is lost.
+    async fn run(mut self) -> LeaseLost {
+        let (pace, patience) = (self.ttl / RENEWALS, (self.ttl / 6).max(ANSWER_TIMEOUT_MIN));
         let clock = self.etcd.clock().clone();
         clock.sleep(pace).await;
         loop {
             let sent = clock.now();
-            let limit = self.deadline.min(sent + pace);
+            let limit = self.deadline.min(sent + patience);
             let wait = match clock.timeout_at(limit, self.renew()).await {
-                Ok(Ok(true)) => {
+                Ok(Ok(Renewal::Done)) => {
                     self.deadline = sent + self.ttl;
                     self.backoff.reset();
                     pace
                 }
-                Ok(Ok(false)) => return "it expired or was revoked".to_owned(),
+                Ok(Ok(Renewal::Gone)) => return self.why_gone().await,
                 Ok(Err(error)) => {
                     tracing::debug!(lease = self.id, %error, "cannot renew etcd lease (will retry)");
                     self.stream = None;
                     self.backoff.next()
                 }
                 Err(_) => {
-                    self.stream = None;
+                    tracing::debug!(
+                        lease = self.id,
+                        ?patience,
+                        "etcd did not renew the lease (will reconnect)"
+                    );
+                    (self.stream, self.client) = (None, None);
                     Duration::ZERO
                 }
             };
             clock.sleep_until(self.deadline.min(clock.now() + wait)).await;
             if clock.now() >= self.deadline {
-                return format!("it could not be renewed within {:?}", self.ttl);
+                return LeaseLost::NotRenewed(self.ttl);
             }
         }
     }
 
-    /// One renewal; false if the lease no longer exists.
-    async fn renew(&mut self) -> Result<bool, EtcdError> {
+    async fn renew(&mut self) -> Result<Renewal, EtcdError> {
         let failed = |e| EtcdError::from_client("keep lease alive", e);
         let Some((keeper, stream)) = &mut self.stream else {
+            let client = match &mut self.client {
+                Some(client) => client,
+                none => none.insert(self.etcd.reconnect().await?),
+            };
             // Opening the stream sends the first renewal and awaits its answer.
-            return match self.etcd.raw().lease_keep_alive(self.id).await {
+            return match client.lease_keep_alive(self.id).await {
                 Ok(stream) => {
                     self.stream = Some(stream);
-                    Ok(true)
+                    Ok(Renewal::Done)
                 }
                 Err(error) => match failed(error) {
-                    error if error.code() == Code::NotFound => Ok(false),
+                    error if error.code() == Code::NotFound => Ok(Renewal::Gone),
                     error => Err(error),
                 },
             };
         };
         keeper.keep_alive().await.map_err(failed)?;
         match stream.message().await.map_err(failed)? {
-            Some(response) => Ok(response.ttl() > 0),
+            Some(response) if response.ttl() > 0 => Ok(Renewal::Done),
+            Some(_) => Ok(Renewal::Gone),
             None => Err(EtcdError::new("keep lease alive", Code::Unavailable, "the stream ended")),
+        }
+    }
+
+    /// Whether the lease is gone alone, or all data with it. Any read tells.
+    async fn why_gone(&self) -> LeaseLost {
+        let clock = self.etcd.clock();
+        match clock.timeout(ANSWER_TIMEOUT_MIN, self.etcd.get("lease")).await {
+            Ok(Err(error)) => error.data_lost().cloned().map_or(LeaseLost::Gone, LeaseLost::DataLost),
+            Ok(Ok(_)) | Err(_) => LeaseLost::Gone,
         }
     }
 }

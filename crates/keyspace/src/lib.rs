@@ -18,6 +18,7 @@ mod keys;
 mod lease;
 mod membership;
 mod mirror;
+mod seen;
 mod space;
 mod txn;
 
@@ -25,8 +26,9 @@ pub use batch::MirrorFault;
 pub use client::{Etcd, EtcdOptions};
 pub use error::EtcdError;
 pub use keys::{AssignmentKey, KeyName, KeyPrefix};
-pub use lease::Lease;
+pub use lease::{Lease, LeaseLost};
 pub use membership::{Membership, MembershipError, Predecessor};
 pub use mirror::{Mirror, MirrorStopped};
+pub use seen::DataLost;
 pub use space::{Entry, KeySpace, Schema};
 pub use txn::{Compare, EtcdHeader, KeyValue, Op, OpResponse, PutLease, Txn, TxnOutcome};

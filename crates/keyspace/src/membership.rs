@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proto::{MemberId, Revision};
+use runtime::backoff::Backoff;
 
 use crate::client::Etcd;
 use crate::error::EtcdError;
@@ -14,6 +15,10 @@ use crate::txn::{Compare, Op, OpResponse, PutLease, Txn};
 
 /// How often the key of an earlier process with our id is looked at, until it is gone.
 const ANNOUNCE_RETRY: Duration = Duration::from_secs(1);
+
+/// Waits between attempts to update the key.
+const UPDATE_BACKOFF: &[Duration] =
+    &[Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(500)];
 
 /// Why a member could not be announced or updated.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +34,8 @@ pub enum MembershipError {
         /// The revision of our own last write.
         expected: Revision,
     },
-    /// The lease ended while another process held our key.
-    #[error("{key}: lease lost while waiting for an earlier process of the same id to expire")]
+    /// The lease ended before the key could be written: another process held it, or etcd could not be reached.
+    #[error("{key}: lease lost before the key could be written")]
     LeaseLost {
         /// The member key.
         key: String,
@@ -113,7 +118,7 @@ impl Membership {
             }
             tokio::select! {
                 biased;
-                () = lease.lost() => return Err(MembershipError::LeaseLost { key }),
+                _ = lease.lost() => return Err(MembershipError::LeaseLost { key }),
                 () = etcd.clock().sleep(ANNOUNCE_RETRY) => {}
             }
         }
@@ -129,11 +134,29 @@ impl Membership {
         self.revision
     }
 
-    /// Replaces the value, if nobody else has touched the key since our last write. Returns the new revision.
+    /// Replaces the value, if nobody else has touched the key since our last write. Tries again while etcd cannot be
+    /// reached and the lease lives. Returns the new revision.
     ///
     /// # Errors
     /// [`MembershipError::ModifiedExternally`] if somebody has.
     pub async fn update(&mut self, value: Bytes) -> Result<Revision, MembershipError> {
+        let mut backoff = Backoff::new(UPDATE_BACKOFF);
+        loop {
+            match self.try_update(&value).await {
+                Err(MembershipError::Etcd(error)) if error.is_retryable() => {
+                    tracing::warn!(key = %self.key, %error, "cannot update the member (will retry)");
+                }
+                outcome => return outcome,
+            }
+            tokio::select! {
+                biased;
+                _ = self.lease.lost() => return Err(MembershipError::LeaseLost { key: self.key.clone() }),
+                () = self.etcd.clock().sleep(backoff.next()) => {}
+            }
+        }
+    }
+
+    async fn try_update(&mut self, value: &Bytes) -> Result<Revision, MembershipError> {
         let txn = Txn {
             compares: vec![Compare::ModRevision { key: self.key.clone(), equals: self.revision }],
             then: vec![Op::Put { key: self.key.clone(), value: value.clone(), lease: PutLease::Keep }],
@@ -143,7 +166,7 @@ impl Membership {
         self.revision = match outcome.responses.into_iter().next() {
             _ if outcome.succeeded => outcome.header.revision,
             // An earlier attempt of the same update, whose outcome was unknown, did take effect.
-            Some(OpResponse::Get(Some(kv))) if kv.lease == self.lease.id() && kv.value == value => {
+            Some(OpResponse::Get(Some(kv))) if kv.lease == self.lease.id() && kv.value == *value => {
                 kv.mod_revision
             }
             _ => {

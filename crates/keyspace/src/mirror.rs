@@ -4,7 +4,8 @@
 //! Responses are gathered for a short while and applied as one batch; each batch is published as a new snapshot through a
 //! watch channel. When the connection fails the watch is restarted where it ended. When the history it needs was
 //! compacted away, the prefix is read anew and [`KeySpace::loads`] grows. What a sound etcd cannot have sent ends the
-//! task with an error, and with it the group it runs in: the process must not act on a picture that may be wrong.
+//! task with an error, and with it the group it runs in: the process must not act on a picture that may be wrong. So
+//! does an etcd that came back with other data; a watch would wait for its next revisions as if nothing had happened.
 //!
 //! The prefix is watched with a slash at its end, so that other clusters below the same path are not seen.
 
@@ -24,6 +25,7 @@ use crate::batch::{self, Batch, MirrorFault};
 use crate::client::Etcd;
 use crate::error::EtcdError;
 use crate::keys::{AssignmentKey, KeyPrefix};
+use crate::seen::DataLost;
 use crate::space::{Applied, KeySpace, Schema};
 
 const fn ms(millis: u64) -> Duration {
@@ -31,20 +33,7 @@ const fn ms(millis: u64) -> Duration {
 }
 
 /// Waits between attempts to watch. The first restarts are at once: most streams end because a server went away.
-const WATCH_BACKOFF: &[Duration] = &[
-    ms(0),
-    ms(0),
-    ms(5),
-    ms(50),
-    ms(100),
-    ms(250),
-    ms(500),
-    ms(1000),
-    ms(2000),
-    ms(3000),
-    ms(4000),
-    ms(5000),
-];
+const WATCH_BACKOFF: &[Duration] = &[ms(0), ms(0), ms(5), ms(50), ms(100), ms(250), ms(500), ms(1000)];
 
 /// How long a wait for a revision goes on before etcd is asked whether anything under the prefix lies before it.
 const ASK_AFTER: &[Duration] = &[ms(50), ms(100), ms(250), ms(500), ms(1000)];
@@ -291,7 +280,7 @@ impl<S: Schema> Driver<S> {
     }
 
     async fn watch_once(&mut self) -> Ended {
-        let mut stream = match self.shared.etcd.watch(&self.shared.prefix.watched(), self.resume).await {
+        let mut stream = match self.open().await {
             Ok(stream) => stream,
             Err(error) => return ended_by(error),
         };
@@ -300,6 +289,13 @@ impl<S: Schema> Driver<S> {
         // What was received is sound even if the stream then failed.
         self.publish(batch);
         ended
+    }
+
+    async fn open(&self) -> Result<WatchStream, EtcdError> {
+        let (etcd, prefix) = (&self.shared.etcd, self.shared.prefix.watched());
+        // Nothing is stored there; the answer shows whether the server has the data that was seen.
+        etcd.get(&prefix).await?;
+        etcd.watch(&prefix, self.resume).await
     }
 
     async fn follow(&mut self, stream: &mut WatchStream, batch: &mut Batch) -> Ended {
@@ -346,7 +342,7 @@ impl<S: Schema> Driver<S> {
             // Its revision is that of the server, which may not have sent all changes before it.
             let found = response.header.unwrap_or_default().cluster_id;
             let changed = found != expected;
-            return changed.then_some(Ended::Fault(MirrorFault::ClusterChanged { expected, found }));
+            return changed.then(|| Ended::Fault(DataLost::ClusterChanged { expected, found }.into()));
         }
         self.backoff.reset();
         batch.push(response, expected, self.resume).err().map(Ended::Fault)
@@ -361,6 +357,7 @@ impl<S: Schema> Driver<S> {
             self.space.send_replace(Arc::new(next));
         }
         self.resume = progress;
+        self.shared.etcd.seen().note(progress);
         self.progress.send_if_modified(|shown| std::mem::replace(shown, progress) != progress);
     }
 
@@ -372,7 +369,7 @@ impl<S: Schema> Driver<S> {
         };
         let found = space.header().cluster_id;
         if found != expected {
-            return Ok(Err(MirrorFault::ClusterChanged { expected, found }));
+            return Ok(Err(DataLost::ClusterChanged { expected, found }.into()));
         }
         space.set_loads(loads);
         self.resume = space.revision();
@@ -385,6 +382,8 @@ impl<S: Schema> Driver<S> {
 fn ended_by(error: EtcdError) -> Ended {
     if error.is_compacted() {
         Ended::Compacted
+    } else if let Some(lost) = error.data_lost() {
+        Ended::Fault(lost.clone().into())
     } else if matches!(error.code(), Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated) {
         Ended::Fault(MirrorFault::WatchRefused(error.to_string()))
     } else {

@@ -60,6 +60,7 @@ const PURE: &[&str] = &[
     "crates/keyspace/src/embedded/record.rs",
     "crates/keyspace/src/embedded/store.rs",
     "crates/keyspace/src/keys.rs",
+    "crates/keyspace/src/seen.rs",
     "crates/keyspace/src/space.rs",
     "crates/message/src/clock.rs",
     "crates/message/src/csv.rs",

@@ -139,7 +139,7 @@ fn what_a_sound_etcd_cannot_send_is_refused() {
     let other = PbResponseHeader { cluster_id: 6, ..header(9) };
     let other = PbWatchResponse { header: Some(other), ..Default::default() };
     let fault = Batch::default().push(other, CLUSTER, Revision(1));
-    assert_eq!(fault, Err(MirrorFault::ClusterChanged { expected: 5, found: 6 }));
+    assert_eq!(fault, Err(DataLost::ClusterChanged { expected: 5, found: 6 }.into()));
     for (applied, revisions) in [(5, vec![5]), (5, vec![4]), (1, vec![3, 2])] {
         let events = revisions.iter().map(|r| put("/p/items/x", "v", *r)).collect();
         let fault = Batch::default().push(response(9, events), CLUSTER, Revision(applied));

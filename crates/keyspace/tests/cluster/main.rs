@@ -6,6 +6,7 @@
 mod crashes;
 mod members;
 mod mirrors;
+mod outages;
 mod requests;
 #[path = "../support/mod.rs"]
 mod support;
