@@ -63,6 +63,7 @@ impl Proxy {
                 let token = tasks.token().clone();
                 tasks.spawn("connection", OnError::Log, async move {
                     tokio::select! {
+                        biased;
                         () = token.cancelled() => {}
                         () = pump(client_in, server_out, number, silent.of(Way::ToServer)) => {}
                         () = pump(server_in, client_out, number, silent.of(Way::ToClient)) => {}
