@@ -77,6 +77,7 @@ pub fn config_text<'a>(arguments: impl Iterator<Item = &'a Arg>, matches: &ArgMa
 
 fn serve<A: Application>(app: A, name: &str, args: ServeArgs) -> ExitCode {
     runtime::logging::init(&args.log);
+    runtime::limits::raise_open_files();
     let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = match threads {
         Ok(threads) => threads.block_on(serve_until_signal(app, name, args)),

@@ -9,6 +9,7 @@ mod clock;
 pub mod config;
 mod entropy;
 pub mod grpc;
+pub mod limits;
 pub mod logging;
 mod metrics;
 pub mod server;

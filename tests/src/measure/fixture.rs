@@ -29,12 +29,13 @@ pub async fn create_journals(cluster: &Cluster, count: usize) -> Result<(), BoxE
         fragment: {length: 268435456, compression_codec: SNAPPY, refresh_interval: 60s, stores: ['file:///']}\n\
         children:\n\
         - {name: bench/chunks, labels: [{name: content-type, value: application/x-ndjson}]}\n\
-        - {name: examples/stream-sum/sums, labels: [{name: content-type, value: application/x-ndjson}]}\n\
         - name: bench/logs/\n  labels: [{name: content-type, value: application/x-gazette-recoverylog}]\n  children:\n"
         .to_owned();
     for number in 0..count {
         writeln!(yaml, "  - {{name: bench/logs/{}}}", shard(number))?;
     }
+    yaml +=
+        "- {name: examples/stream-sum/sums, labels: [{name: content-type, value: application/x-ndjson}]}\n";
     let path = cluster.dir().join("journals.yaml");
     std::fs::write(&path, yaml)?;
     cluster.courant(&["journals", "apply", BATCH, "--specs", &path.display().to_string()]).await?;
