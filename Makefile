@@ -5,7 +5,13 @@ CHUNKS ?= 100
 WORKERS ?= 4
 export COURANT_CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/courant
 
-.PHONY: help setup build demo test lint fmt bench interop-smoke
+# Rounds of `make chaos`, its seed (random if it is empty), further options, and how its programs are built.
+ROUNDS ?= 10
+SEED ?=
+CHAOS_ARGS ?=
+CHAOS_PROFILE ?= --release
+
+.PHONY: help setup build demo cluster-demo chaos test lint fmt bench interop-smoke
 
 help: ## Show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +25,18 @@ build: setup ## Build courant, chunker and summer in release mode
 demo: build ## Run broker, summers and chunker as processes, kill two, verify every sum (STREAMS=, CHUNKS=, WORKERS=)
 	cargo build --release --locked -p tests --bin demo
 	@cargo run --quiet --release --locked -p tests --bin demo -- --streams $(STREAMS) --chunks $(CHUNKS) --workers $(WORKERS)
+
+cluster-demo: ## Run etcd, four brokers and three summers as processes, kill and restart them all, verify every sum
+	@scripts/setup.sh test
+	cargo build --release --locked -p cli -p stream-sum
+	cargo build --release --locked -p tests --bin cluster-demo
+	@cargo run --quiet --release --locked -p tests --bin cluster-demo
+
+chaos: ## Hurt a cluster at random and verify that it keeps its promises (ROUNDS=, SEED=, CHAOS_ARGS=)
+	@scripts/setup.sh test
+	cargo build $(CHAOS_PROFILE) --locked -p cli -p stream-sum
+	cargo build $(CHAOS_PROFILE) --locked -p tests --bin chaos
+	@cargo run --quiet $(CHAOS_PROFILE) --locked -p tests --bin chaos -- --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 
 test: ## Install what the tests need and run all of them
 	@scripts/setup.sh test

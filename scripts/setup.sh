@@ -32,7 +32,11 @@ if ! have_libclang || ! have_clang_headers; then
   need libclang "reads RocksDB's headers" # The real names carry a version, resolved below.
 fi
 if [ "$what" = test ]; then
-  command -v etcd >/dev/null || need etcd-server "the real etcd against which the embedded one is compared"
+  command -v etcd >/dev/null || need etcd-server "the real etcd of test clusters"
+  command -v ip >/dev/null || need iproute2 "gives each process of a test cluster a network namespace"
+  command -v iptables >/dev/null || need iptables "cuts processes of a test cluster off from each other"
+  command -v strace >/dev/null || need strace "slows a broker's disk down"
+  ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || need libfaketime "puts a process's clock ahead"
 fi
 
 if [ ${#why[@]} -gt 0 ]; then

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use client::{ClientOptions, ShardClient};
-use proto::consumer::ListRequest;
+use proto::consumer::{ListRequest, list_response};
 use runtime::{BoxError, Clock, Instant, TaskGroup};
 use tempfile::TempDir;
 
@@ -32,6 +32,8 @@ const LIST_LIMIT: Duration = Duration::from_secs(1);
 /// How often processes are looked after during waits.
 const TICK: Duration = Duration::from_millis(100);
 
+/// The file of stream-sum's shards.
+const SHARDS: &str = "shards.yaml";
 const ETCD_PORT: u16 = 2379;
 const BROKER_PORT: u16 = 8080;
 const SUMMER_PORT: u16 = 9000;
@@ -91,6 +93,8 @@ pub struct Fleet {
     addresses: Addresses,
     members: BTreeMap<String, Member>,
     chunkers: usize,
+    /// Files of journal specifications that were applied, in order.
+    applied: Vec<PathBuf>,
 }
 
 impl Fleet {
@@ -116,6 +120,7 @@ impl Fleet {
             addresses,
             members: BTreeMap::new(),
             chunkers: 0,
+            applied: Vec::new(),
         };
         fleet.add(Kind::Etcd, 0, etcd);
         for index in 0..fleet.options.brokers {
@@ -150,6 +155,17 @@ impl Fleet {
         network::run(&["mount", "-t", "tmpfs", "-o", &size, "courant-disk", dir]).await
     }
 
+    /// Takes the brokers' own disks away, and with them what is on them.
+    fn unmount_disks(&self) {
+        for member in self.members.values().filter(|member| member.kind == Kind::Broker) {
+            let unmounted =
+                std::process::Command::new("umount").args(["--lazy"]).arg(&member.data_dir).status();
+            if !unmounted.is_ok_and(|status| status.success()) {
+                eprintln!("{} stays mounted", member.data_dir.display());
+            }
+        }
+    }
+
     /// The directory with all data and logs.
     pub fn dir(&self) -> &Path {
         &self.path
@@ -157,8 +173,18 @@ impl Fleet {
 
     /// Keeps the directory when the fleet ends.
     pub fn keep_dir(&mut self) {
-        if let Some(dir) = self.dir.take() {
-            self.path = dir.keep();
+        let Some(dir) = self.dir.take() else { return };
+        self.path = dir.keep();
+        if self.options.disk_mib.is_none() {
+            return;
+        }
+        // The brokers' own disks end with the sandbox.
+        for member in self.members.values().filter(|member| member.kind == Kind::Broker) {
+            let copy = self.path.join(format!("{}-disk", member.name()));
+            let copied = std::process::Command::new("cp").arg("-a").args([&member.data_dir, &copy]).status();
+            if !copied.is_ok_and(|status| status.success()) {
+                eprintln!("the disk of {} is not kept", member.name());
+            }
         }
     }
 
@@ -216,6 +242,11 @@ impl Fleet {
     /// URL of the summer `index`.
     pub fn summer_url(&self, index: usize) -> String {
         self.members[&Member::name_of(Kind::Summer, index)].place.url()
+    }
+
+    /// Process id of a member, while it runs.
+    pub fn pid(&self, name: &str) -> Option<u32> {
+        self.members[name].process().map(Process::pid)
     }
 
     /// Data directory of a member.
@@ -339,57 +370,98 @@ impl Fleet {
         Ok(process.stdout())
     }
 
-    /// Applies journal specifications, through the first broker which runs.
-    pub async fn apply_journals(&self, name: &str, yaml: &str) -> Result<(), BoxError> {
+    /// Applies journal specifications.
+    pub async fn apply_journals(&mut self, name: &str, yaml: &str) -> Result<(), BoxError> {
         let path = self.path.join(name);
         std::fs::write(&path, yaml)?;
+        self.apply_journals_of(&path).await?;
+        self.applied.push(path);
+        Ok(())
+    }
+
+    async fn apply_journals_of(&self, path: &Path) -> Result<(), BoxError> {
         let path = path.to_str().ok_or("the directory's path is not UTF-8")?;
         self.courant(0, &["journals", "apply", "--specs", path]).await.map(drop)
     }
 
     /// Applies stream-sum's specifications.
-    pub async fn apply_stream_sum(&self) -> Result<(), BoxError> {
+    pub async fn apply_stream_sum(&mut self) -> Result<(), BoxError> {
         let copies = self.options.copies;
         self.apply_journals("journals.yaml", &specs::stream_sum_journals(copies)?).await?;
-        let path = self.path.join("shards.yaml");
-        std::fs::write(&path, specs::stream_sum_shards(copies)?)?;
+        std::fs::write(self.path.join(SHARDS), specs::stream_sum_shards(copies)?)?;
+        self.apply_shards().await
+    }
+
+    async fn apply_shards(&self) -> Result<(), BoxError> {
+        let path = self.path.join(SHARDS);
         let path = path.to_str().ok_or("the directory's path is not UTF-8")?;
         let consumer = format!("--consumer.address={}", self.summer_url(0));
         self.courant(0, &["shards", "apply", &consumer, "--specs", path]).await.map(drop)
     }
 
+    /// Applies all specifications of journals again that were applied before.
+    pub async fn apply_journals_again(&self) -> Result<(), BoxError> {
+        for path in &self.applied {
+            self.apply_journals_of(path).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets journals which have lost their replicas go on where their stored content ends.
+    pub async fn reset_heads(&mut self, limit: Duration) -> Result<(), BoxError> {
+        let deadline = self.clock.now() + limit;
+        loop {
+            // It fails for journals whose replicas are not assigned yet.
+            match self.courant(0, &["journals", "reset-head", "-l", "name"]).await {
+                Ok(_) => return Ok(()),
+                Err(error) if self.clock.now() > deadline => return Err(error),
+                Err(_) => self.let_pass(TICK).await?,
+            }
+        }
+    }
+
     /// Starts `chunker run` with these further arguments. Each chunker knows another broker.
-    pub fn start_chunker(&mut self, args: &[&str]) -> Result<Process, BoxError> {
+    pub fn start_chunker(&mut self, args: &[&str], quirk: &Quirk) -> Result<Process, BoxError> {
         let number = self.chunkers;
         self.chunkers += 1;
         let address = format!("--broker.address={}", self.broker_url(number % self.options.brokers));
         let all = ["run", &address, "--chunker.progress=plain"].into_iter().chain(args.iter().copied());
         let name = format!("chunker-{number}");
         let log = self.path.join(format!("{name}.log"));
-        let launch = Launch::new(&name, binary("chunker"), all, &self.path).log(log);
+        let mut launch = Launch::new(&name, binary("chunker"), all, &self.path).log(log);
+        launch.envs.extend(quirk.envs.iter().cloned());
         Ok(Process::start(&launch, &self.tasks)?)
     }
 
-    /// Shards by the state of their replicas, as the first summer that answers sees them.
-    pub async fn shards(&self) -> proto::consumer::ListResponse {
+    /// The state of every shard's replicas, as the first summer that answers sees them.
+    pub async fn describe_shards(&self) -> String {
         for index in 0..self.options.summers {
             let options = ClientOptions::new(self.tasks.clone());
             let Ok(client) = ShardClient::new(&self.summer_url(index), options) else { continue };
             let listing = self.clock.timeout(LIST_LIMIT, client.list(ListRequest::default())).await;
             if let Ok(Ok(listing)) = listing {
-                return listing;
+                return listing.shards.iter().map(describe_shard).collect::<Vec<_>>().join(", ");
             }
         }
-        Default::default()
+        "no summer tells of shards".to_owned()
     }
 }
 
+fn describe_shard(shard: &list_response::Shard) -> String {
+    let id = shard.spec.as_ref().map_or("?", |spec| spec.id.as_str());
+    let replicas: Vec<&str> = shard.status.iter().map(|status| status.code().as_str_name()).collect();
+    format!("{id} {}", replicas.join("+"))
+}
+
 impl Drop for Fleet {
-    /// The logs of a test that fails are kept.
+    /// The directory of a test that fails is kept.
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.keep_dir();
             eprintln!("data and logs are kept in {}", self.path.display());
+        }
+        if self.options.disk_mib.is_some() {
+            self.unmount_disks();
         }
     }
 }

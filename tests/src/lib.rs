@@ -5,11 +5,15 @@
 
 pub mod appender;
 pub mod cluster;
+pub mod etcd_loss;
+pub mod fault;
 pub mod fleet;
 pub mod history;
 pub mod load;
 pub mod measure;
 pub mod process;
 pub mod readback;
+pub mod report;
 pub mod sandbox;
 pub mod seed;
+pub mod traffic;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use runtime::BoxError;
 
 use crate::cluster::Cluster;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Quirk};
 use crate::process::{Process, ProcessError};
 
 /// Longest wait for one more line of progress.
@@ -20,14 +20,17 @@ pub struct Load {
     chunker: Process,
     verified: u64,
     waited: Duration,
+    last_wait: Option<Duration>,
     lines: u64,
 }
 
 /// What a finished chunker reported.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Totals {
     /// Streams whose sum was right.
     pub streams: u64,
+    /// Chunks published.
+    pub chunks: u64,
     /// Sums that were wrong.
     pub mismatches: u64,
     /// Sums that came more than once.
@@ -42,14 +45,20 @@ impl Load {
     }
 
     /// Starts a chunker of endless streams on a fleet. It fails if it waits for a sum for as long as `delay`.
-    pub fn start_on(fleet: &mut Fleet, workers: u64, chunks: u64, delay: Duration) -> Result<Load, BoxError> {
+    pub fn start_on(
+        fleet: &mut Fleet,
+        workers: u64,
+        chunks: u64,
+        delay: Duration,
+        quirk: &Quirk,
+    ) -> Result<Load, BoxError> {
         let args = arguments(workers, chunks, delay);
-        Ok(Load::of(fleet.start_chunker(&args.each_ref().map(String::as_str))?))
+        Ok(Load::of(fleet.start_chunker(&args.each_ref().map(String::as_str), quirk)?))
     }
 
     /// A chunker which was started with `--chunker.progress=plain`.
     pub fn of(chunker: Process) -> Load {
-        Load { chunker, verified: 0, waited: Duration::ZERO, lines: 0 }
+        Load { chunker, verified: 0, waited: Duration::ZERO, last_wait: None, lines: 0 }
     }
 
     /// Reads what the chunker has reported since the last time.
@@ -59,7 +68,8 @@ impl Load {
                 self.verified = count;
             }
             if let Some(seconds) = field::<f64>(&line, "progress: ", "waited") {
-                self.waited = self.waited.max(Duration::from_secs_f64(seconds.max(0.0)));
+                let wait = Duration::from_secs_f64(seconds.max(0.0));
+                (self.waited, self.last_wait) = (self.waited.max(wait), Some(wait));
             }
         }
     }
@@ -74,6 +84,12 @@ impl Load {
     pub fn take_longest_wait(&mut self) -> Duration {
         self.update();
         std::mem::take(&mut self.waited)
+    }
+
+    /// The longest wait for a sum that the last progress line tells.
+    pub fn last_wait(&mut self) -> Option<Duration> {
+        self.update();
+        self.last_wait
     }
 
     /// An error if the chunker has ended.
@@ -98,9 +114,10 @@ impl Load {
         let out = self.chunker.stdout();
         let line = out.lines().find(|line| line.starts_with("verified: ")).unwrap_or_default();
         let value = |name| field(line, "verified: ", name);
-        match (status.success(), value("streams"), value("mismatches"), value("duplicates")) {
-            (true, Some(streams), Some(mismatches), Some(duplicates)) => {
-                Ok(Totals { streams, mismatches, duplicates })
+        let counts = [value("streams"), value("chunks"), value("mismatches"), value("duplicates")];
+        match (status.success(), counts) {
+            (true, [Some(streams), Some(chunks), Some(mismatches), Some(duplicates)]) => {
+                Ok(Totals { streams, chunks, mismatches, duplicates })
             }
             _ => Err(self.chunker.error(format!("finished with {status} and said {out:?}"))),
         }

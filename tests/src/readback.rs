@@ -12,14 +12,17 @@ use fragment::Fragment;
 use fragment::compress::Decompressor;
 use proto::JournalName;
 use proto::protocol::journal_client::JournalClient;
-use proto::protocol::{AppendRequest, LabelSelector, ListRequest, ListResponse, ReadRequest, Status};
+use proto::protocol::{
+    AppendRequest, AppendResponse, LabelSelector, ListRequest, ListResponse, ReadRequest, Status,
+};
 use runtime::{BoxError, Clock, Instant};
 use tonic::transport::Channel;
 
 use crate::history::{self, Checked, Copy, History};
 
-/// Longest wait for the journals to be served and replicas to be complete.
-const READ_LIMIT: Duration = Duration::from_secs(120);
+/// Longest wait for the journals to be served and replicas to be complete. A fragment whose primary died before it was
+/// stored is stored by another replica minutes later; until then, a replica that has joined since cannot give it.
+const READ_LIMIT: Duration = Duration::from_secs(240);
 /// Longest wait for one broker's answer.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// Pause before a broker is asked again.
@@ -70,6 +73,46 @@ impl Readback {
         Ok(listing.journals.len())
     }
 
+    /// Where the stored content of each journal ends, for those which have some.
+    pub async fn stored(&self) -> Result<BTreeMap<String, i64>, BoxError> {
+        let listing = self.list(LabelSelector::everything()).await?;
+        let mut ends = BTreeMap::new();
+        for journal in listing.journals.into_iter().filter_map(|journal| journal.spec) {
+            let copies = self.read_store(&journal.name)?;
+            if let Some(end) = copies.iter().map(|copy| copy.begin + copy.content.len() as i64).max() {
+                ends.insert(journal.name, end);
+            }
+        }
+        Ok(ends)
+    }
+
+    /// Checks that every replica serves each journal's stored content, up to the given end at least.
+    pub async fn check_served(&self, stored: &BTreeMap<String, i64>) -> Result<(), BoxError> {
+        for (journal, stored_end) in stored {
+            let (copies, end) = self.copies(journal).await?;
+            if end < *stored_end {
+                return Err(format!("{journal} ends at {end}, and is stored to {stored_end}").into());
+            }
+            let violations = history::compare(&copies, end);
+            if !violations.is_empty() {
+                return Err(describe(journal, &violations));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a broker answers to an append of nothing.
+    pub async fn append_nothing(&self, broker: &str, journal: &str) -> Result<Status, BoxError> {
+        Ok(self.barrier(broker, journal).await?.status())
+    }
+
+    async fn barrier(&self, broker: &str, journal: &str) -> Result<AppendResponse, BoxError> {
+        let mut client = JournalClient::new(runtime::grpc::channel(broker)?);
+        let opening = AppendRequest { journal: journal.to_owned(), ..Default::default() };
+        let stream = futures::stream::iter([opening, AppendRequest::default()]);
+        Ok(self.clock.timeout(CALL_LIMIT, client.append(stream)).await??.into_inner())
+    }
+
     /// Every reading of a journal, and its write head.
     async fn copies(&self, journal: &str) -> Result<(Vec<Copy>, i64), BoxError> {
         let deadline = self.clock.now() + READ_LIMIT;
@@ -91,19 +134,12 @@ impl Readback {
             if self.clock.now() > deadline {
                 return Err(format!("{journal}: no write head after {READ_LIMIT:?}: {said}").into());
             }
-            let mut client = JournalClient::new(runtime::grpc::channel(url)?);
-            let opening = AppendRequest { journal: journal.to_owned(), ..Default::default() };
-            let stream = futures::stream::iter([opening, AppendRequest::default()]);
-            match self.clock.timeout(CALL_LIMIT, client.append(stream)).await {
-                Ok(Ok(response)) => {
-                    let response = response.into_inner();
-                    match (response.status(), &response.commit) {
-                        (Status::Ok, Some(commit)) => return Ok(commit.end),
-                        (status, _) => said = format!("{url}: {}", status.as_str_name()),
-                    }
-                }
-                Ok(Err(status)) => said = format!("{url}: {}", status.message()),
-                Err(_) => said = format!("{url} did not answer"),
+            match self.barrier(url, journal).await {
+                Ok(response) => match (response.status(), &response.commit) {
+                    (Status::Ok, Some(commit)) => return Ok(commit.end),
+                    (status, _) => said = format!("{url}: {}", status.as_str_name()),
+                },
+                Err(error) => said = format!("{url}: {error}"),
             }
             self.clock.sleep(PAUSE).await;
         }

@@ -54,6 +54,11 @@ impl Network {
         if !sandbox::is_inside() {
             return Ok(Network::Loopback);
         }
+        // What another fleet of this sandbox has left.
+        run(&["ip", "-all", "netns", "delete"]).await?;
+        if run(&["ip", "link", "show", BRIDGE]).await.is_ok() {
+            run(&["ip", "link", "delete", BRIDGE]).await?;
+        }
         let own = format!("{}/24", address(OWN));
         run(&["ip", "link", "add", BRIDGE, "type", "bridge"]).await?;
         run(&["ip", "address", "add", &own, "dev", BRIDGE]).await?;
