@@ -19,6 +19,7 @@ mod serve;
 
 pub use serve::{AppendContext, AppendLimits, serve_append};
 
+pub(crate) use assign::{change_suspension, key_in};
 pub(crate) use content::{APPENDS_IN_FLIGHT_BYTES_MAX, Content, ContentSpace};
 pub use group::{Admission, Group, GroupFormer, Offer, Place};
 pub use precondition::{Known, Terms, Transition, Wants};

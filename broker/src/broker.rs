@@ -1,9 +1,11 @@
 //! A broker within a process: starts its parts in order, and stops them in the reverse one.
 //!
-//! The data directory is locked before anything else; the lock proves that a member key of the same id is of a dead
-//! process, which may then be evicted. With an embedded etcd the port opens first, since the broker is a client of it like
-//! any other. Stopping hands journals over where others can take them, closes the replicas so that the next process finds
-//! their spools, gives the lease back, and only then lets go of the port and of etcd.
+//! The data directory is locked before anything else; the lock proves that the process which was a member under this id
+//! before is dead, and this one then goes on in its place, with its lease and its assignments. With an embedded etcd the port opens first, since the broker is a client of it like
+//! any other. How a broker leaves is told in [`leave`].
+
+mod floor;
+mod leave;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +27,6 @@ use tonic::service::Routes;
 use crate::append::{AppendContext, AppendLimits};
 use crate::config::{BrokerOptions, EtcdChoice};
 use crate::data_dir::DataDir;
-use crate::drain;
 use crate::key_space::{JournalSchema, Mirror};
 use crate::metrics::BrokerMetrics;
 use crate::peers::Peers;
@@ -36,12 +37,8 @@ use crate::resolver::Resolver;
 use crate::service::{JournalService, Shell};
 use crate::sync_mark::EtcdMarks;
 
-/// Open requests may go on for this long once the broker leaves.
+/// Open requests may go on for this long once the port closes.
 const SERVER_DRAIN: Duration = Duration::from_secs(15);
-/// Uploads may go on for this long once replicas are closed; what is left is taken up by the next process.
-const UPLOAD_DRAIN: Duration = Duration::from_secs(10);
-/// How long tasks may take to notice that they are cancelled.
-const JOIN_LIMIT: Duration = Duration::from_secs(10);
 
 const ETCD_DIR: &str = "etcd";
 const FRAGMENTS_DIR: &str = "fragments";
@@ -57,14 +54,16 @@ pub struct Broker {
     schema: JournalSchema,
     replicas: ReplicaDeps,
     membership: Membership,
-    /// `true` once the allocator has let this member go.
-    released: watch::Receiver<bool>,
 }
 
 /// The tasks of a broker, by what they depend on: each group on those after it.
 struct Groups {
-    /// Mirror, resolver, replicas, allocator.
+    /// Allocator, which the absence of the member key alarms.
+    allocator: TaskGroup,
+    /// Mirror, resolver, replicas.
     work: TaskGroup,
+    /// Fragment stores, and uploads to them.
+    stores: TaskGroup,
     /// Lease.
     member: TaskGroup,
     /// Port.
@@ -77,15 +76,17 @@ impl Groups {
     fn new() -> Groups {
         let group = TaskGroup::new;
         Groups {
+            allocator: group("allocator"),
             work: group("broker"),
+            stores: group("stores"),
             member: group("member"),
             server: group("server"),
             etcd: group("etcd"),
         }
     }
 
-    fn all(&self) -> [&TaskGroup; 4] {
-        [&self.work, &self.member, &self.server, &self.etcd]
+    fn all(&self) -> [&TaskGroup; 6] {
+        [&self.allocator, &self.work, &self.stores, &self.member, &self.server, &self.etcd]
     }
 }
 
@@ -115,7 +116,7 @@ impl Broker {
     ) -> Result<impl FnOnce(Groups) -> Broker + use<>, BoxError> {
         let data_dir = DataDir::open(&options.data_dir)?;
         let me = data_dir.member_id(&options.zone, options.id.as_deref(), &options.entropy)?;
-        let stores = open_stores(&options, &data_dir, &groups.work)?;
+        let stores = open_stores(&options, &data_dir, &groups.stores)?;
         let listener = Listener::bind(&options.bind).await?;
         let endpoint = listener.endpoint(&options.host);
         let (shells, shell) = watch::channel(None);
@@ -125,23 +126,15 @@ impl Broker {
         let address = Box::pin(open_port(&options, &data_dir, listener, service, groups)).await?;
         let etcd = Box::pin(connect(&options, &address, groups)).await?;
         let schema = JournalSchema { max_replication: options.max_replication };
-        let spec = broker_spec(&options, &me, &endpoint, false);
-        let predecessor = match options.etcd {
-            EtcdChoice::Embedded => Predecessor::Evict,
-            // Whoever copied the data directory to another machine must not evict the broker that runs there.
-            EtcdChoice::Address(_) => Predecessor::Wait,
-        };
-        let announced =
-            Membership::announce(&etcd, &options.prefix, &me, spec, options.lease_ttl, predecessor);
-        let (membership, revision) = Box::pin(announced).await?;
+        let (membership, revision) = Box::pin(announce(&options, &data_dir, &etcd, &me, &endpoint)).await?;
         watch_lease(&membership, &groups.member);
         let mirror = Box::pin(load(&options, &etcd, revision, schema, &groups.work)).await?;
 
-        let replicas = replica_deps(&options, &data_dir, &stores, &etcd, &groups.work);
+        let replicas = replica_deps(&options, &data_dir, &stores, &etcd, groups);
         let limits = append_limits(&options);
         let resolver =
             Resolver::start(me.clone(), mirror.clone(), replicas.clone(), limits, metrics, &groups.work);
-        let released = run_allocator(&options, &mirror, &me, &groups.work);
+        run_allocator(&options, &mirror, &me, &groups.allocator);
         let shell = Arc::new(Shell {
             append: AppendContext::new(resolver.clone(), replicas.clone(), limits),
             read: ReadContext { clock: options.clock.clone(), stores, files: groups.work.child("reads") },
@@ -159,7 +152,6 @@ impl Broker {
             schema,
             replicas,
             membership,
-            released,
         })
     }
 
@@ -190,70 +182,6 @@ impl Broker {
     pub async fn failed(&self) {
         let tokens = self.groups.all().map(|group| Box::pin(group.token().cancelled()));
         futures::future::select_all(tokens).await;
-    }
-
-    /// Leaves in order: hands journals over where others can take them, for at most the drain timeout, closes the
-    /// replicas, and gives the lease back.
-    ///
-    /// # Errors
-    /// The first failure of a part, before or while stopping. The broker has stopped nevertheless.
-    pub async fn stop(mut self) -> Result<(), BoxError> {
-        if self.groups.all().iter().all(|group| !group.token().is_cancelled()) {
-            Box::pin(self.hand_over()).await;
-        }
-        self.shell.stop.cancel();
-        self.shell.resolver.stop_serving().await;
-        let left = self.replicas.persister.drain(UPLOAD_DRAIN).await;
-        if left > 0 {
-            tracing::warn!(
-                fragments = left,
-                "fragments are not stored yet; the next process on this data directory stores them"
-            );
-        }
-        // Before the member key goes away, whose absence would alarm them.
-        self.groups.work.cancel();
-        if let Err(error) = Box::pin(self.membership.revoke()).await {
-            tracing::warn!(%error, "cannot revoke the lease; it ends by itself");
-        }
-        self.groups.stop().await
-    }
-
-    /// Asks the others to take this broker's journals, and waits for it as long as they could.
-    async fn hand_over(&mut self) {
-        let spec = broker_spec(&self.options, &self.me, &self.endpoint, true);
-        if let Err(error) = self.membership.update(spec).await {
-            tracing::warn!(%error, "cannot announce the exit");
-            return;
-        }
-        let mut snapshots = self.shell.resolver.subscribe();
-        let (me, schema) = (&self.me, &self.schema);
-        let nothing_to_wait_for =
-            snapshots.wait_for(|key_space| !drain::is_worth_waiting(key_space, schema, me));
-        let mut released = self.released.clone();
-        tokio::select! {
-            biased;
-            _ = nothing_to_wait_for => {}
-            _ = released.wait_for(|released| *released) => {}
-            () = self.options.clock.sleep(self.options.drain_timeout) => {
-                tracing::warn!(timeout = ?self.options.drain_timeout, "other brokers did not take over in time");
-            }
-        }
-    }
-}
-
-impl Groups {
-    /// Stops everything in order. Returns the first failure, but goes on in spite of it.
-    async fn stop(&self) -> Result<(), BoxError> {
-        let mut outcome = Ok(());
-        for group in [&self.work, &self.member] {
-            group.cancel();
-            outcome = outcome.and(group.join_within(JOIN_LIMIT).await);
-        }
-        // Together, since watches of the embedded etcd keep connections of the port open.
-        self.etcd.cancel();
-        self.server.cancel();
-        outcome = outcome.and(self.server.join_within(SERVER_DRAIN + JOIN_LIMIT).await);
-        outcome.and(self.etcd.join_within(JOIN_LIMIT).await)
     }
 }
 
@@ -343,6 +271,30 @@ async fn connect(options: &BrokerOptions, address: &str, groups: &Groups) -> Res
     Ok(Etcd::connect(address, etcd).await?)
 }
 
+/// Becomes a member, as the one that the last process on this data directory was, if that is certainly dead.
+async fn announce(
+    options: &BrokerOptions,
+    data_dir: &DataDir,
+    etcd: &Etcd,
+    me: &MemberId,
+    endpoint: &str,
+) -> Result<(Membership, Revision), BoxError> {
+    let last_lease = match options.etcd {
+        // Only processes on this data directory have been members under this id.
+        EtcdChoice::Embedded => etcd.get(&options.prefix.member(me)).await?.map(|kv| kv.lease),
+        // Whoever copied the data directory to another machine must not stand in for the broker that runs there.
+        EtcdChoice::Address(_) => data_dir.last_lease(),
+    };
+    let predecessor = last_lease.map_or(Predecessor::Wait, Predecessor::Continue);
+    let spec = broker_spec(options, me, endpoint, false);
+    let announced = Membership::announce(etcd, &options.prefix, me, spec, options.lease_ttl, predecessor);
+    let (membership, revision) = announced.await?;
+    if let Err(error) = data_dir.remember_lease(membership.lease().id()) {
+        tracing::warn!(%error, "the next process waits for the lease of this one to expire");
+    }
+    Ok((membership, revision))
+}
+
 async fn load(
     options: &BrokerOptions,
     etcd: &Etcd,
@@ -381,10 +333,10 @@ fn replica_deps(
     data_dir: &DataDir,
     stores: &Stores,
     etcd: &Etcd,
-    tasks: &TaskGroup,
+    groups: &Groups,
 ) -> ReplicaDeps {
-    let tasks = tasks.child("replicas");
-    ReplicaDeps::new(ReplicaParts {
+    let tasks = groups.work.child("replicas");
+    let mut deps = ReplicaDeps::new(ReplicaParts {
         clock: options.clock.clone(),
         entropy: options.entropy.clone(),
         connector: Arc::new(GrpcConnector::new(&Peers::default(), &options.clock, &tasks)),
@@ -395,16 +347,13 @@ fn replica_deps(
         disk: Arc::clone(&options.disk),
         data_dir: data_dir.path().to_owned(),
         durability: options.durability,
-    })
+    });
+    // Uploads outlive the replicas that they are of.
+    deps.persister = deps.persister.within(&groups.stores);
+    deps
 }
 
-fn run_allocator(
-    options: &BrokerOptions,
-    mirror: &Mirror,
-    me: &MemberId,
-    tasks: &TaskGroup,
-) -> watch::Receiver<bool> {
-    let (release, released) = watch::channel(false);
+fn run_allocator(options: &BrokerOptions, mirror: &Mirror, me: &MemberId, tasks: &TaskGroup) {
     let stop = tasks.token().clone();
     let run = allocator::run(
         mirror.clone(),
@@ -416,14 +365,9 @@ fn run_allocator(
     );
     tasks.spawn("allocator", OnError::CancelGroup, async move {
         match run.await {
-            Ok(()) => {
-                release.send_replace(true);
-                Ok(())
-            }
             // While stopping, the key and the mirror go away under the allocator.
             Err(AllocError::MirrorStopped | AllocError::MemberNotFound(_)) if stop.is_cancelled() => Ok(()),
-            Err(error) => Err(error.into()),
+            outcome => Ok(outcome?),
         }
     });
-    released
 }

@@ -1,10 +1,13 @@
 //! The data directory of a broker: one process at a time, with an identity that outlives the process.
 //!
 //! A lock proves that no other process serves the directory, so that its spools and its embedded etcd have one writer.
-//! The broker's id is kept beside it: a broker which restarts is the same member again.
+//! The broker's id is kept beside it: a broker which restarts is the same member again. So is the lease that it last held, with
+//! the proof that goes with it: whoever has the lock of the same file, in the same run of the same machine's kernel, knows
+//! that the process which held the lease before is dead.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use proto::MemberId;
@@ -14,6 +17,9 @@ use rustix::fs::{FlockOperation, flock};
 
 const LOCK_FILE: &str = "LOCK";
 const ID_FILE: &str = "broker-id";
+const LEASE_FILE: &str = "broker-lease";
+/// Names this run of the kernel.
+const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
 /// More than the longest id, so that a foreign file is recognised as such.
 const ID_FILE_BYTES_MAX: u64 = 256;
 
@@ -55,8 +61,7 @@ pub enum DataDirError {
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
-    /// Holds the lock.
-    _lock: File,
+    lock: File,
 }
 
 impl DataDir {
@@ -87,7 +92,7 @@ impl DataDir {
             Err(error) => return Err(failed("lock", &lock_path)(error.into())),
         }
         write_holder(&mut lock).map_err(failed("write", &lock_path))?;
-        Ok(DataDir { path, _lock: lock })
+        Ok(DataDir { path, lock })
     }
 
     /// The directory, absolute.
@@ -119,11 +124,47 @@ impl DataDir {
         let id = MemberId::new(zone, &suffix)
             .map_err(|e| DataDirError::Id { path: path.clone(), problem: e.to_string() })?;
         if known.as_ref() != Some(&suffix) {
-            let partial = path.with_extension("partial");
-            fs::write(&partial, format!("{suffix}\n")).map_err(failed("write"))?;
-            fs::rename(&partial, &path).map_err(failed("rename"))?;
+            self.replace(ID_FILE, &format!("{suffix}\n"))?;
         }
         Ok(id)
+    }
+
+    /// The lease of the last process here, if that process is certainly dead. It is not if the directory was copied, or moved
+    /// to another machine.
+    pub fn last_lease(&self) -> Option<i64> {
+        let text = fs::read_to_string(self.path.join(LEASE_FILE)).ok()?;
+        let (proof, lease) = text.trim().rsplit_once(' ')?;
+        (proof == self.proof()?).then(|| lease.parse().ok())?
+    }
+
+    /// Keeps the lease that this process holds.
+    ///
+    /// # Errors
+    /// As the file system fails.
+    pub fn remember_lease(&self, lease: i64) -> Result<(), DataDirError> {
+        match self.proof() {
+            Some(proof) => self.replace(LEASE_FILE, &format!("{proof} {lease}\n")),
+            None => Ok(()),
+        }
+    }
+
+    /// What tells the lock file, and the kernel which knows who has locked it, from all others.
+    fn proof(&self) -> Option<String> {
+        let boot = fs::read_to_string(BOOT_ID_FILE).ok()?;
+        let lock = self.lock.metadata().ok()?;
+        Some(format!("{} {} {}", boot.trim(), lock.dev(), lock.ino()))
+    }
+
+    /// Writes a small file, whole or not at all.
+    fn replace(&self, name: &str, text: &str) -> Result<(), DataDirError> {
+        let path = self.path.join(name);
+        let failed = |action| {
+            let path = path.clone();
+            move |source| DataDirError::Io { action, path, source }
+        };
+        let partial = path.with_extension("partial");
+        fs::write(&partial, text).map_err(failed("write"))?;
+        fs::rename(&partial, &path).map_err(failed("rename"))
     }
 }
 
@@ -183,6 +224,18 @@ mod tests {
         assert_eq!(id(None), first);
         assert_eq!(id(Some("given-id")), "zone#given-id");
         assert_eq!(id(None), "zone#given-id");
+    }
+
+    #[test]
+    fn a_lease_is_known_again_in_the_same_directory_only() {
+        let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let first = DataDir::open(dir.path()).unwrap();
+        assert_eq!(first.last_lease(), None);
+        first.remember_lease(7).unwrap();
+        drop(first);
+        assert_eq!(DataDir::open(dir.path()).unwrap().last_lease(), Some(7));
+        fs::copy(dir.path().join(LEASE_FILE), copy.path().join(LEASE_FILE)).unwrap();
+        assert_eq!(DataDir::open(copy.path()).unwrap().last_lease(), None);
     }
 
     #[test]

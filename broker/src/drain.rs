@@ -9,14 +9,28 @@ use proto::MemberId;
 
 use crate::key_space::{JournalSchema, KeySpace};
 
-/// Whether it makes sense to wait: `me` has an assignment, and the other members, as they are now, could take every
-/// journal.
-pub fn is_worth_waiting(key_space: &KeySpace, schema: &JournalSchema, me: &MemberId) -> bool {
-    let is_assigned = key_space.assignments().keys().any(|key| key.member == *me);
+/// What an exiting broker may hope for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prospect {
+    /// It has no assignment any more.
+    Released,
+    /// The other members, as they are now, can take all journals, of which so many are still here.
+    HandOver(usize),
+    /// The other members cannot take so many journals that are here.
+    Stuck(usize),
+}
+
+/// What `me` may hope for.
+pub fn prospect(key_space: &KeySpace, schema: &JournalSchema, me: &MemberId) -> Prospect {
+    let assigned = key_space.assignments().keys().filter(|key| key.member == *me).count();
     let others = key_space.members().iter().filter(|(id, entry)| *id != me && !schema.exiting(&entry.value));
     let limits = others.map(|(_, entry)| schema.limit(&entry.value));
     let replications = key_space.items().values().map(|entry| schema.replication(&entry.value));
-    is_assigned && fits(limits, replications)
+    match assigned {
+        0 => Prospect::Released,
+        assigned if fits(limits, replications) => Prospect::HandOver(assigned),
+        assigned => Prospect::Stuck(assigned),
+    }
 }
 
 /// Whether items of these replications can be assigned to members of these limits, each replica to another member.

@@ -1,7 +1,8 @@
 //! How failures of the journal service become gRPC statuses (journal protocol §2.1).
 //!
 //! Outcomes of the protocol are statuses within responses and do not come here. What does keeps the code of a peer's
-//! gRPC status, if it wraps one; cancellations and deadlines have their own codes; all else is `Unknown` with its text.
+//! gRPC status, if it wraps one; cancellations and deadlines have their own codes; what a broker that is leaving cannot
+//! answer is `Unavailable`; all else is `Unknown` with its text.
 
 use proto::Invalid;
 use runtime::{BoxError, grpc};
@@ -39,6 +40,10 @@ impl From<ServiceError> for Status {
         match &error {
             // What a peer says is passed on as it is.
             ServiceError::Peer(source) => grpc::status_of(&**source),
+            // Another broker answers soon.
+            ServiceError::Resolve(ResolveError::Stopped | ResolveError::MirrorStopped) => {
+                Status::unavailable(error.to_string())
+            }
             _ => grpc::status_of(&error),
         }
     }
@@ -59,7 +64,7 @@ mod tests {
                 Code::Unknown,
                 "Journal: cannot begin with '/' (/x)",
             ),
-            (ResolveError::Stopped.into(), Code::Unknown, "resolver has stopped serving local replicas"),
+            (ResolveError::Stopped.into(), Code::Unavailable, "resolver has stopped serving local replicas"),
             (ServiceError::Peer(peer), Code::Unavailable, "gone"),
             (
                 ServiceError::Content { action: "open fragment".into(), source: "no such file".into() },

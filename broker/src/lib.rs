@@ -31,6 +31,7 @@ mod stored;
 // The append path.
 mod append;
 mod flow;
+mod orphans;
 mod persist;
 mod pipeline;
 mod pulse;

@@ -35,6 +35,8 @@ const RETRY_WAITS: &[Duration] = &[
     Duration::from_secs(15),
     Duration::from_secs(60),
 ];
+/// Time between two lines of the log about what a drain waits for.
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// Part of a wait by which it varies, so that the fragments of a broker do not return to a failing store together.
 const RETRY_JITTER: f64 = 0.2;
 
@@ -50,13 +52,14 @@ pub struct Persister {
     inner: Arc<Inner>,
 }
 
+#[derive(Clone)]
 struct Inner {
     clock: Clock,
     entropy: Entropy,
     tasks: TaskGroup,
     stores: Stores,
     disk: Arc<dyn SpoolDisk>,
-    uploads: Semaphore,
+    uploads: Arc<Semaphore>,
     persisted: IntCounter,
     /// Fragments that have a store and are not in it.
     pending: watch::Sender<usize>,
@@ -90,12 +93,17 @@ impl Persister {
                 tasks: tasks.child("persist"),
                 stores: stores.clone(),
                 disk: Arc::clone(disk),
-                uploads: Semaphore::new(UPLOADS_AT_ONCE_MAX),
+                uploads: Arc::new(Semaphore::new(UPLOADS_AT_ONCE_MAX)),
                 persisted,
                 pending: watch::Sender::new(0),
                 draining: CancellationToken::new(),
             }),
         }
+    }
+
+    /// The same persister with its tasks in a child group of `tasks`.
+    pub(crate) fn within(&self, tasks: &TaskGroup) -> Persister {
+        Persister { inner: Arc::new(Inner { tasks: tasks.child("persist"), ..Inner::clone(&self.inner) }) }
     }
 
     /// Persists a completed spool after a delay, in a task of its own, and then calls `stored`; if that returns false, the
@@ -126,17 +134,27 @@ impl Persister {
         });
     }
 
-    /// Waits until every fragment that has a store is in it, for at most `limit`, and then ends what is left. Returns how many
-    /// fragments stay on local disk; the next process uploads them.
+    /// Waits until every fragment that has a store is in it, for at most `limit`, and then ends what is left. Tells the log what
+    /// it waits for. Returns how many fragments stay on local disk; the next process uploads them.
     pub async fn drain(&self, limit: Duration) -> usize {
         self.inner.draining.cancel();
-        let mut pending = self.inner.pending.subscribe();
-        let settled = pending.wait_for(|pending| *pending == 0);
-        // Neither an error, as this holds the sender, nor time running out changes what follows.
-        drop(self.inner.clock.timeout(limit, settled).await);
-        let left = *self.inner.pending.borrow();
-        self.inner.tasks.cancel();
-        left
+        let clock = &self.inner.clock;
+        let (deadline, mut pending) = (clock.now() + limit, self.inner.pending.subscribe());
+        let mut next_report = clock.now();
+        loop {
+            let left = *pending.borrow_and_update();
+            let now = clock.now();
+            if left == 0 || now >= deadline {
+                self.inner.tasks.cancel();
+                return left;
+            }
+            if now >= next_report {
+                tracing::info!(fragments = left, within = ?(deadline - now), "waiting for uploads of fragments");
+                next_report = now + REPORT_INTERVAL;
+            }
+            // An error cannot come, as this holds the sender.
+            drop(clock.timeout_at(deadline.min(next_report), pending.changed()).await);
+        }
     }
 }
 
@@ -205,7 +223,8 @@ impl Inner {
         let is_draining = self.draining.is_cancelled();
         tokio::select! {
             biased;
-            () = self.draining.cancelled(), if !is_draining => {}
+            // With short waits again: not much time is left.
+            () = self.draining.cancelled(), if !is_draining => backoff.reset(),
             Ok(()) = spec.changed() => {}
             () = self.clock.sleep(wait) => {}
         }

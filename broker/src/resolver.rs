@@ -5,9 +5,10 @@
 //! published, so that a request which is to be answered here always finds its replica. A replica is replaced only after
 //! the one before it has shut down, since both have the same spool files; requests wait for that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use futures::future::OptionFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use proto::protocol::{Header, Status};
@@ -19,10 +20,14 @@ use crate::append::{AppendContext, AppendLimits};
 use crate::key_space::{KeySpace, Mirror};
 use crate::local_set::{self, Change, Wanted};
 use crate::metrics::BrokerMetrics;
+use crate::orphans::{Orphan, Orphans};
 use crate::peers::Peers;
 use crate::pulse;
 use crate::replica::{Farewell, Replica, ReplicaDeps};
 use crate::resolution::{self, Assigned, Decision, Facts, Item, Question, ResolveError};
+
+/// Orphans that are stored at a time, while nothing else closes.
+const ORPHANS_AT_ONCE_MAX: usize = 8;
 
 /// What a request asks of [`Resolver::resolve`].
 #[derive(Debug, Clone, Copy, Default)]
@@ -127,6 +132,9 @@ impl Resolver {
             wanted: BTreeMap::new(),
             replicas: imbl::OrdMap::new(),
             closing: FuturesUnordered::new(),
+            orphans: Orphans::default(),
+            releases: VecDeque::new(),
+            stopped: false,
         };
         tasks.spawn("resolver", OnError::CancelGroup, driver.run(mirror, stop, tasks.token().clone()));
         resolver
@@ -211,7 +219,12 @@ impl Resolver {
         resolution::unrouted_header(&self.key_space(), &self.inner.me)
     }
 
-    /// Stops serving local replicas, and waits until all have shut down.
+    /// The replicas that are served.
+    pub fn local_replicas(&self) -> Vec<Replica> {
+        self.inner.published.borrow().replicas.values().filter_map(|local| local.replica.clone()).collect()
+    }
+
+    /// Stops serving local replicas, and waits until all have shut down. Requests that others answer are proxied still.
     pub async fn stop_serving(&self) {
         self.inner.stop.cancel();
         let mut published = self.inner.published.clone();
@@ -249,6 +262,11 @@ struct Driver {
     replicas: imbl::OrdMap<JournalName, Local>,
     /// Replicas that are shutting down.
     closing: FuturesUnordered<futures::future::BoxFuture<'static, JournalName>>,
+    orphans: Orphans,
+    /// Those whose turn has not come.
+    releases: VecDeque<Orphan>,
+    /// No replica is started any more.
+    stopped: bool,
 }
 
 impl Driver {
@@ -259,12 +277,18 @@ impl Driver {
         gone: CancellationToken,
     ) -> Result<(), BoxError> {
         let mut snapshots = mirror.subscribe();
+        let deps = self.deps.clone();
+        let mut finding = Some(async move { Orphans::find(&deps).await }.boxed());
         loop {
             tokio::select! {
                 biased;
                 () = gone.cancelled() => break,
-                () = stop.cancelled() => break,
+                () = stop.cancelled(), if !self.stopped => self.stop_all(),
                 Some(journal) = self.closing.next() => self.on_closed(&journal),
+                found = OptionFuture::from(finding.as_mut()), if finding.is_some() => {
+                    finding = None;
+                    self.on_found(found.unwrap_or_default());
+                }
                 changed = snapshots.changed() => match changed {
                     Ok(()) => {
                         let key_space = Arc::clone(&snapshots.borrow_and_update());
@@ -275,11 +299,26 @@ impl Driver {
                 },
             }
         }
-        self.stop_all().await;
+        self.stop_all();
+        while let Some(journal) = self.closing.next().await {
+            self.on_closed(&journal);
+        }
         Ok(())
     }
 
+    fn on_found(&mut self, orphans: Orphans) {
+        self.orphans = orphans;
+        self.replicas.keys().for_each(|journal| self.orphans.adopted(journal));
+        let key_space = Arc::clone(&self.publisher.borrow().key_space);
+        self.releases.extend(self.orphans.take_served_elsewhere(&key_space, &self.me));
+        self.release_orphans();
+    }
+
     fn on_key_space(&mut self, key_space: Arc<KeySpace>) {
+        if self.stopped {
+            self.publisher.send_modify(|published| published.key_space = key_space);
+            return;
+        }
         let wanted = local_set::wanted(&key_space, &self.me);
         let changes = local_set::changes(&self.wanted, &wanted);
         let before = std::mem::replace(&mut self.wanted, wanted);
@@ -293,6 +332,8 @@ impl Driver {
             };
             self.apply(journal, change, farewell);
         }
+        self.releases.extend(self.orphans.take_served_elsewhere(&key_space, &self.me));
+        self.release_orphans();
         self.publisher.send_modify(|published| {
             published.key_space = key_space;
             published.replicas = self.replicas.clone();
@@ -316,6 +357,23 @@ impl Driver {
         }
     }
 
+    /// Stores what earlier processes held, a few journals at a time. A journal of which it does so has an entry without a
+    /// replica: one that is started must find the spools to itself.
+    fn release_orphans(&mut self) {
+        while self.closing.len() < ORPHANS_AT_ONCE_MAX
+            && let Some(orphan) = self.releases.pop_front()
+        {
+            let journal = orphan.journal.clone();
+            if self.replicas.contains_key(&journal) {
+                continue;
+            }
+            let (invalidated, stopped) = (CancellationToken::new(), CancellationToken::new());
+            self.replicas.insert(journal.clone(), Local { replica: None, invalidated, stopped });
+            let deps = self.deps.clone();
+            self.closing.push(async move { orphan.release(&deps).await }.map(move |()| journal).boxed());
+        }
+    }
+
     fn update(&self, journal: &JournalName) {
         let replica = self.replicas.get(journal).and_then(|local| local.replica.as_ref());
         if let (Some(replica), Some(wanted)) = (replica, self.wanted.get(journal)) {
@@ -326,6 +384,7 @@ impl Driver {
     fn start(&mut self, journal: JournalName) {
         let Some(wanted) = self.wanted.get(&journal) else { return };
         tracing::info!(%journal, "starting local journal replica");
+        self.orphans.adopted(&journal);
         let replica = Replica::start(
             journal.clone(),
             wanted.create_revision,
@@ -357,11 +416,15 @@ impl Driver {
         self.replicas.remove(journal);
         self.metrics.forget(journal);
         self.start(journal.clone());
+        self.release_orphans();
         self.publisher.send_modify(|published| published.replicas = self.replicas.clone());
     }
 
-    async fn stop_all(&mut self) {
+    /// Begins to shut all replicas down.
+    fn stop_all(&mut self) {
+        self.stopped = true;
         self.wanted.clear();
+        self.releases.clear();
         let journals: Vec<JournalName> = self.replicas.keys().cloned().collect();
         for journal in &journals {
             self.close(journal, Farewell::Handover);
@@ -370,8 +433,5 @@ impl Driver {
             published.replicas = self.replicas.clone();
             published.stopped = true;
         });
-        while let Some(journal) = self.closing.next().await {
-            self.on_closed(&journal);
-        }
     }
 }

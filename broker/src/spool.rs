@@ -13,10 +13,12 @@ mod adopt;
 mod dir;
 mod disk;
 mod file;
+mod heads;
 
 pub use disk::{DiskFile, OsDisk, SpoolDisk};
 pub(crate) use disk::{read_full_at, write_all_at};
 pub use file::LocalFile;
+pub(crate) use heads::heads;
 
 pub(crate) use adopt::Adopted;
 pub(crate) use dir::{CompletedSpool, SpoolDir, SpoolError, SpoolPlace, Written};

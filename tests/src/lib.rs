@@ -9,6 +9,7 @@ pub mod etcd_loss;
 pub mod fault;
 pub mod fleet;
 pub mod history;
+pub mod idle;
 pub mod load;
 pub mod measure;
 pub mod process;

@@ -35,7 +35,7 @@ pub(super) fn publish_route(
 }
 
 /// The transaction which changes the suspension of the journal whose item is under `item_key`.
-pub(super) fn change_suspension(
+pub(crate) fn change_suspension(
     item_key: String,
     item: &Item,
     transition: Transition,
@@ -62,6 +62,6 @@ pub(super) async fn run(etcd: &Etcd, txn: Txn) -> Result<Revision, EtcdError> {
 }
 
 /// The key of an assignment.
-pub(super) fn key_in(mirror: &Mirror) -> impl Fn(&Assigned) -> String + '_ {
+pub(crate) fn key_in(mirror: &Mirror) -> impl Fn(&Assigned) -> String + '_ {
     |assigned| mirror.assignment_key(&assigned.key)
 }

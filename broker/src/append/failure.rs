@@ -53,12 +53,14 @@ pub(crate) enum Failure {
 }
 
 /// Errors are code Unknown with their text, as other implementations have it; a peer's or the stream's own status keeps its
-/// code.
+/// code. What fails because this broker is leaving is Unavailable: it may be tried again, and elsewhere.
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Status {
         let code = match &failure {
             Failure::Client(status) | Failure::Peer(status) => status.code(),
-            Failure::Unreachable(_) => Code::Unavailable,
+            Failure::Unreachable(_)
+            | Failure::Resolve(ResolveError::Stopped | ResolveError::MirrorStopped)
+            | Failure::Append(AppendError::Stopped) => Code::Unavailable,
             _ => Code::Unknown,
         };
         Status::new(code, failure.to_string())

@@ -24,7 +24,7 @@ use super::disk::{SpoolDisk, write_all_at};
 use super::{Durability, LocalFile};
 
 /// Directory of spools, below the data directory.
-const SPOOLS_DIR: &str = "spools";
+pub(super) const SPOOLS_DIR: &str = "spools";
 /// Longest name of a journal's directory before it is cut off and told apart by a digest, in bytes.
 const DIR_NAME_BYTES_MAX: usize = 180;
 /// Suffix of spool files.

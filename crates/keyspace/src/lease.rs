@@ -67,19 +67,39 @@ struct Inner {
 
 pub(crate) async fn grant(etcd: &Etcd, ttl: Duration) -> Result<Lease, EtcdError> {
     let sent = etcd.clock().now();
-    let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX).max(1);
     let mut client = etcd.raw();
-    let response = etcd.call("grant lease".to_owned(), client.lease_grant(seconds, None)).await?;
+    let response = etcd.call("grant lease".to_owned(), client.lease_grant(seconds(ttl), None)).await?;
     let ttl = Duration::from_secs(u64::try_from(response.ttl()).unwrap_or(0));
+    Ok(keep(etcd, response.id(), ttl, sent + ttl, ttl / RENEWALS))
+}
+
+/// Takes over a lease that a dead process was granted. `None` if it has ended, or was granted for another time than `ttl`.
+pub(crate) async fn resume(etcd: &Etcd, id: i64, ttl: Duration) -> Result<Option<Lease>, EtcdError> {
+    let sent = etcd.clock().now();
+    let mut client = etcd.raw();
+    let response = etcd.call(format!("look at lease {id}"), client.lease_time_to_live(id, None)).await?;
+    let left = Duration::from_secs(u64::try_from(response.ttl()).unwrap_or(0));
+    if left.is_zero() || response.granted_ttl() != seconds(ttl) {
+        return Ok(None);
+    }
+    let ttl = Duration::from_secs(u64::try_from(response.granted_ttl()).unwrap_or(0));
+    Ok(Some(keep(etcd, id, ttl, sent + left, Duration::ZERO)))
+}
+
+fn seconds(ttl: Duration) -> i64 {
+    i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX).max(1)
+}
+
+/// Begins to renew a lease which ends at `deadline`, after a `first` wait.
+fn keep(etcd: &Etcd, id: i64, ttl: Duration, deadline: Instant, first: Duration) -> Lease {
     let (lost_sender, lost) = watch::channel(None);
-    let inner =
-        Inner { id: response.id(), ttl, etcd: etcd.clone(), lost, stop: etcd.tasks().token().child_token() };
+    let inner = Inner { id, ttl, etcd: etcd.clone(), lost, stop: etcd.tasks().token().child_token() };
     let lease = Lease { inner: Arc::new(inner) };
     let renewer = Renewer {
-        id: lease.id(),
+        id,
         ttl,
         etcd: etcd.clone(),
-        deadline: sent + ttl,
+        deadline,
         client: None,
         stream: None,
         backoff: Backoff::new(RENEW_BACKOFF),
@@ -89,14 +109,14 @@ pub(crate) async fn grant(etcd: &Etcd, ttl: Duration) -> Result<Lease, EtcdError
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
-            reason = renewer.run() => {
-                tracing::warn!(lease = response.id(), %reason, "etcd lease is lost");
+            reason = renewer.run(first) => {
+                tracing::warn!(lease = id, %reason, "etcd lease is lost");
                 lost_sender.send_replace(Some(reason));
             }
         }
         Ok(())
     });
-    Ok(lease)
+    lease
 }
 
 impl Lease {
@@ -125,6 +145,11 @@ impl Lease {
                 None => std::future::pending().await,
             }
         }
+    }
+
+    /// No longer keeps the lease alive.
+    pub(crate) fn abandon(&self) {
+        self.inner.stop.cancel();
     }
 
     /// Gives the lease up; its keys are deleted at once. A lease that is gone already is no error.
@@ -171,10 +196,10 @@ enum Renewal {
 
 impl Renewer {
     /// Runs until the lease is lost.
-    async fn run(mut self) -> LeaseLost {
+    async fn run(mut self, first: Duration) -> LeaseLost {
         let (pace, patience) = (self.ttl / RENEWALS, (self.ttl / 6).max(ANSWER_TIMEOUT_MIN));
         let clock = self.etcd.clock().clone();
-        clock.sleep(pace).await;
+        clock.sleep(first).await;
         loop {
             let sent = clock.now();
             let limit = self.deadline.min(sent + patience);

@@ -10,7 +10,7 @@ use runtime::backoff::Backoff;
 use crate::client::Etcd;
 use crate::error::EtcdError;
 use crate::keys::KeyPrefix;
-use crate::lease::Lease;
+use crate::lease::{self, Lease};
 use crate::txn::{Compare, Op, OpResponse, PutLease, Txn};
 
 /// How often the key of an earlier process with our id is looked at, until it is gone.
@@ -47,9 +47,10 @@ pub enum MembershipError {
 pub enum Predecessor {
     /// Wait until its lease ends.
     Wait,
-    /// Revoke its lease. Only for a caller that knows the earlier process to be dead, for instance because it holds
-    /// the lock of the data directory that the id belongs to.
-    Evict,
+    /// Go on with this lease as our own, if it is the one that the key stands under; otherwise as `Wait`. The key and all
+    /// assignments stay as they are: to others the member was only slow. Only for a caller that knows the process which held
+    /// this lease to be dead, for instance because it holds the lock of the data directory that the lease belongs to.
+    Continue(i64),
 }
 
 /// Our member key, held by our lease.
@@ -76,6 +77,17 @@ impl Membership {
         predecessor: Predecessor,
     ) -> Result<(Membership, Revision), MembershipError> {
         let key = prefix.member(id);
+        while let Predecessor::Continue(lease) = predecessor {
+            match Membership::resume(etcd, &key, lease, &value, ttl).await {
+                Ok(Some(continued)) => return Ok(continued),
+                Ok(None) => break,
+                Err(error) if error.is_retryable() => {
+                    tracing::warn!(%key, %error, "cannot announce the member (will retry)");
+                    etcd.clock().sleep(ANNOUNCE_RETRY).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
         let lease = etcd.grant(ttl).await?;
         let mut told = false;
         loop {
@@ -107,10 +119,6 @@ impl Membership {
                     let revision = other.mod_revision;
                     return Ok((Membership { etcd: etcd.clone(), key, lease, revision }, revision));
                 }
-                if predecessor == Predecessor::Evict && other.lease != 0 {
-                    etcd.revoke(other.lease).await?;
-                    continue;
-                }
                 if !told {
                     tracing::warn!(%key, lease = other.lease, "waiting for an earlier process of the same id to expire");
                     told = true;
@@ -122,6 +130,40 @@ impl Membership {
                 () = etcd.clock().sleep(ANNOUNCE_RETRY) => {}
             }
         }
+    }
+
+    /// Goes on with `lease` if `key` stands under it. A lease that cannot be gone on with is revoked, since nobody else
+    /// renews it; `None` then.
+    async fn resume(
+        etcd: &Etcd,
+        key: &str,
+        lease: i64,
+        value: &Bytes,
+        ttl: Duration,
+    ) -> Result<Option<(Membership, Revision)>, EtcdError> {
+        let Some(resumed) = lease::resume(etcd, lease, ttl).await? else {
+            etcd.revoke(lease).await?;
+            return Ok(None);
+        };
+        let txn = Txn {
+            compares: vec![Compare::Lease { key: key.to_owned(), equals: lease }],
+            then: vec![Op::Put { key: key.to_owned(), value: value.clone(), lease: PutLease::Id(lease) }],
+            or_else: Vec::new(),
+        };
+        let outcome = match etcd.txn(txn).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                // Whoever tries again finds out what the transaction has done.
+                resumed.abandon();
+                return Err(error);
+            }
+        };
+        if !outcome.succeeded {
+            resumed.revoke().await?;
+            return Ok(None);
+        }
+        let revision = outcome.header.revision;
+        Ok(Some((Membership { etcd: etcd.clone(), key: key.to_owned(), lease: resumed, revision }, revision)))
     }
 
     /// The lease under which the key stands.

@@ -15,8 +15,8 @@ use proto::protocol::AppendRequest;
 use runtime::{BoxError, Clock, Entropy, TaskGroup};
 use stream_sum::{Chunk, StreamId};
 use tests::cluster::{Cluster, ClusterOptions, served_endpoint};
-use tests::measure;
 use tests::process::{Launch, Process, binary};
+use tests::{idle, measure};
 
 /// Measures Courant on this machine.
 #[derive(Parser)]
@@ -42,6 +42,12 @@ enum Only {
     Shards {
         /// How many.
         #[arg(long, default_value_t = 500)]
+        count: usize,
+    },
+    /// What idle journals cost one broker process.
+    Journals {
+        /// How many.
+        #[arg(long, default_value_t = 10_000)]
         count: usize,
     },
     /// How long a shard stands still when its primary is killed.
@@ -70,6 +76,7 @@ fn main() -> ExitCode {
 async fn run(args: &Args) -> Result<(), BoxError> {
     match args.only {
         Some(Only::Shards { count }) => return measure::shards(count).await,
+        Some(Only::Journals { count }) => return idle::report(count).await,
         Some(Only::Failover { rounds }) => return measure::failover(rounds).await,
         None => {}
     }
@@ -82,7 +89,9 @@ async fn run(args: &Args) -> Result<(), BoxError> {
     summer(args).await?;
     println!("\n| consumers | measured | |\n|---|---|---|");
     measure::failover(20).await?;
-    measure::shards(500).await
+    measure::shards(500).await?;
+    println!();
+    idle::report(10_000).await
 }
 
 /// One measurement of `courant bench append`: (operations per second, bytes per second, p99 in microseconds).

@@ -66,15 +66,33 @@ async fn a_successor_waits_for_the_lease_of_a_dead_process() {
 }
 
 #[tokio::test]
-async fn a_successor_that_knows_better_takes_over_at_once() {
+async fn a_successor_goes_on_with_the_lease_of_a_dead_process() {
     let f = fixture().await;
-    let (dead, _) = announce(&f.etcd, "dead", 600).await;
-    let (prefix, id, ttl) = (prefix(), id(), Duration::from_secs(600));
-    let successor = Membership::announce(&f.etcd, &prefix, &id, "alive".into(), ttl, Predecessor::Evict);
-    let (alive, _) = soon(successor).await.unwrap();
+    let tasks = TaskGroup::new("dies");
+    let etcd = support::connect(&f.served.endpoint, Duration::from_secs(2), &tasks).await;
+    let (dead, first) = announce(&etcd, "dead", 2).await;
+    tasks.cancel();
+    let (prefix, id, lease) = (prefix(), id(), dead.lease().id());
+    let again = |value: &'static str, ttl, lease| {
+        let (etcd, prefix, id, ttl) = (&f.etcd, &prefix, &id, Duration::from_secs(ttl));
+        async move {
+            let predecessor = Predecessor::Continue(lease);
+            soon(Membership::announce(etcd, prefix, id, value.into(), ttl, predecessor)).await.unwrap()
+        }
+    };
+    let (alive, second) = again("alive", 2, lease).await;
     let kv = f.etcd.get(&prefix.member(&id)).await.unwrap().unwrap();
-    assert_eq!((kv.lease, &kv.value[..]), (alive.lease().id(), &b"alive"[..]));
-    drop(dead);
+    assert_eq!((alive.lease().id(), kv.lease, &kv.value[..]), (lease, lease, &b"alive"[..]));
+    assert_eq!((kv.create_revision, kv.mod_revision), (first, second), "it is the same member");
+    outlive_a_lease(&f.served.endpoint).await;
+    assert!(f.etcd.get(&prefix.member(&id)).await.unwrap().is_some(), "the lease is renewed");
+
+    // One of another time to live cannot be gone on with, nor one which has ended.
+    let (other, _) = again("other", 60, lease).await;
+    assert_ne!(other.lease().id(), lease);
+    other.revoke().await.unwrap();
+    let (last, _) = again("last", 60, other.lease().id()).await;
+    assert_ne!(last.lease().id(), other.lease().id());
 }
 
 /// Waits until the server at `endpoint` has ended a lease of two seconds which nobody renews.
