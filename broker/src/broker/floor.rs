@@ -3,8 +3,9 @@
 //! A broker which is assigned such a journal next, and has no replica to synchronise with, must not begin at offset zero, nor
 //! wait for an operator because the store tells of more than its spool does. So the broker that leaves records the journal's
 //! end as the offset at which a suspended journal resumes (journal protocol §5.4), which every broker rolls its spool to. It
-//! does so only for journals of which it is the only replica, and after it has closed them: their end is final then. What
-//! is not stored yet is a gap below the floor until this broker's data directory is served again.
+//! does so only for journals of which it is the primary and, by the route it has published, the only replica that has anything,
+//! and after it has closed them: their end is final then. What is not stored yet is a gap below the floor until this broker's
+//! data directory is served again.
 
 use futures::StreamExt;
 use keyspace::{EtcdError, Txn};
@@ -20,7 +21,7 @@ const TXNS_AT_ONCE_MAX: usize = 16;
 /// Attempts for one journal, each of which sees what a faster transaction of somebody else has done.
 const ATTEMPTS_MAX: usize = 3;
 
-/// Sets the floor of each journal that only `me` holds to the offset that comes with it. Returns for how many it did.
+/// Sets the floor of each journal that only `me` has content of to the offset that comes with it. Returns for how many it did.
 ///
 /// # Errors
 /// The last failure of etcd; the other floors are set nevertheless.
@@ -63,7 +64,7 @@ async fn raise_one(
     Ok(false)
 }
 
-/// The transaction which sets the journal's floor to `end`; `None` if others hold the journal, or it has that floor.
+/// The transaction which sets the journal's floor to `end`; `None` if others have its content, or it has that floor.
 fn floor(
     facts: &Facts,
     me: &MemberId,
@@ -72,7 +73,9 @@ fn floor(
     key: impl Fn(&crate::resolution::Assigned) -> String,
 ) -> Option<Txn> {
     let item = facts.item.as_ref()?;
-    let is_mine_alone = matches!(&facts.assignments[..], [only] if only.key.member == *me);
+    let mine = facts.assignments.iter().find(|assigned| assigned.key.member == *me)?;
+    // Others which are assigned have not synchronised yet: the route is published once they have.
+    let is_mine_alone = mine.key.slot == 0 && mine.route.members == [me.to_proto()];
     let terms = Terms::of(&item.spec);
     if !is_mine_alone || terms.level == Level::Full || terms.suspend_offset >= end {
         return None;
@@ -94,18 +97,20 @@ mod tests {
     use crate::fixtures::{journal_spec, member};
     use crate::resolution::{Assigned, Item};
 
-    fn facts(members: &[&str], offset: Option<i64>) -> Facts {
+    /// A journal which is assigned to these members in order of their slots, and whose primary has published this route.
+    fn facts(members: &[&str], published: &[&str], offset: Option<i64>) -> Facts {
         let mut spec = journal_spec("a/journal");
         spec.suspend = offset.map(|offset| proto::protocol::journal_spec::Suspend { level: 0, offset });
-        let assigned = |suffix: &&str| Assigned {
-            key: AssignmentKey { item: "a/journal".into(), member: member(suffix), slot: 0 },
-            route: Arc::new(Route::unrouted()),
+        let members_of = |members: &[&str]| members.iter().map(|m| member(m).to_proto()).collect();
+        let assigned = |(slot, suffix): (usize, &&str)| Assigned {
+            key: AssignmentKey { item: "a/journal".into(), member: member(suffix), slot: slot as u32 },
+            route: Arc::new(Route { members: members_of(published), ..Route::unrouted() }),
             mod_revision: Revision(5),
         };
         Facts {
             local: member("me").to_proto(),
             item: Some(Item { spec: Arc::new(spec), mod_revision: Revision(4) }),
-            assignments: members.iter().map(assigned).collect(),
+            assignments: members.iter().enumerate().map(assigned).collect(),
             route: Route::unrouted(),
             etcd: Default::default(),
         }
@@ -113,20 +118,23 @@ mod tests {
 
     fn floor_of(facts: &Facts, end: i64) -> Option<i64> {
         let txn = floor(facts, &member("me"), "item".to_owned(), end, |_| "assignment".to_owned())?;
-        assert_eq!(txn.compares.len(), 2, "of the item and of the assignment");
+        assert_eq!(txn.compares.len(), 1 + facts.assignments.len(), "nothing has changed");
         let Op::Put { value, .. } = &txn.then[0] else { panic!("{txn:?}") };
         Some(JournalSpec::decode(&value[..]).unwrap().suspend.unwrap().offset)
     }
 
     #[test]
     fn only_the_last_holder_sets_a_floor_and_never_lowers_it() {
-        assert_eq!(floor_of(&facts(&["me"], None), 10), Some(10));
-        assert_eq!(floor_of(&facts(&["me"], Some(9)), 10), Some(10));
-        assert_eq!(floor_of(&facts(&["me"], Some(10)), 10), None);
-        assert_eq!(floor_of(&facts(&["me"], None), 0), None);
-        assert_eq!(floor_of(&facts(&["me", "peer"], None), 10), None);
-        assert_eq!(floor_of(&facts(&["peer"], None), 10), None);
-        assert_eq!(floor_of(&facts(&[], None), 10), None);
-        assert_eq!(floor_of(&Facts { item: None, ..facts(&["me"], None) }, 10), None);
+        let alone = |offset| facts(&["me"], &["me"], offset);
+        assert_eq!(floor_of(&alone(None), 10), Some(10));
+        assert_eq!(floor_of(&alone(Some(9)), 10), Some(10));
+        assert_eq!(floor_of(&alone(Some(10)), 10), None);
+        assert_eq!(floor_of(&alone(None), 0), None);
+        assert_eq!(floor_of(&Facts { item: None, ..alone(None) }, 10), None);
+        assert_eq!(floor_of(&facts(&["me", "peer"], &["me"], None), 10), Some(10), "the peer has nothing");
+        assert_eq!(floor_of(&facts(&["me", "peer"], &["me", "peer"], None), 10), None);
+        assert_eq!(floor_of(&facts(&["peer", "me"], &["me"], None), 10), None, "it is no primary");
+        assert_eq!(floor_of(&facts(&["me"], &[], None), 10), None, "nothing was ever agreed upon");
+        assert_eq!(floor_of(&facts(&["peer"], &["peer"], None), 10), None);
     }
 }

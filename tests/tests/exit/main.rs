@@ -154,7 +154,7 @@ async fn a_killed_broker_is_back_without_waiting_for_its_lease() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_without_etcd_serves_until_its_lease_is_lost() {
     let mut machine = Machine::start().await;
-    let (mut broker, url) = machine.broker("first", &["--etcd.lease=10s"]).await;
+    let (mut broker, url) = machine.broker("first", &["--etcd.lease=20s"]).await;
     machine.apply(&url, &specs(&[ONE])).await;
     machine.append(&url, ONE, "one").await;
     machine.kill_etcd().await;
