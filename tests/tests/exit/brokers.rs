@@ -1,7 +1,7 @@
 //! Brokers as processes that share a real etcd and a directory of fragments.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use runtime::{Clock, TaskGroup};
@@ -159,13 +159,5 @@ fn start_etcd(dir: &TempDir, client: &str, peer: &str, tasks: &TaskGroup) -> Pro
         "--initial-cluster",
         &cluster,
     ];
-    let path = which("etcd");
-    Process::start("etcd", &path, args, &[], dir.path(), tasks).unwrap()
-}
-
-#[expect(clippy::disallowed_methods, reason = "a test finds the programs that it needs as a shell does")]
-fn which(program: &str) -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("`{program}` is missing: `make test` installs it"))
+    Process::start("etcd (make test installs it)", Path::new("etcd"), args, &[], dir.path(), tasks).unwrap()
 }
