@@ -15,7 +15,7 @@ use runtime::{BoxError, Clock, TaskGroup};
 use tempfile::TempDir;
 
 use crate::cluster::served_endpoint;
-use crate::process::{Process, ProcessError, binary};
+use crate::process::{Launch, Process, ProcessError, binary};
 
 /// Longest wait for the broker to serve.
 const READY_LIMIT: Duration = Duration::from_secs(120);
@@ -108,8 +108,8 @@ impl Fixture {
             format!("--broker.limit={}", self.limit),
             "--log.level=warn".to_owned(),
         ];
-        let path = self.dir.path();
-        let mut broker = Process::start("courant serve", &binary("courant"), args, &[], path, &self.tasks)?;
+        let launch = Launch::new("courant serve", binary("courant"), args, self.dir.path());
+        let mut broker = Process::start(&launch, &self.tasks)?;
         self.endpoint = broker.wait_line("serving on http://", READY_LIMIT, served_endpoint).await?;
         Ok(broker)
     }
@@ -130,8 +130,8 @@ impl Fixture {
         let specs = format!("--specs={}", path.display());
         let address = format!("--broker.address={}", self.endpoint);
         let args = ["journals", "apply", &specs, &address, "--max-txn-size=100"];
-        let courant = binary("courant");
-        let mut apply = Process::start("courant", &courant, args, &[], self.dir.path(), &self.tasks)?;
+        let launch = Launch::new("courant", binary("courant"), args, self.dir.path());
+        let mut apply = Process::start(&launch, &self.tasks)?;
         let status = apply.wait_exit(ASSIGNED_LIMIT).await?;
         if !status.success() {
             return Err(apply.error(format!("{args:?} failed")).into());

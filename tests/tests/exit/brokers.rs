@@ -1,13 +1,13 @@
 //! Brokers as processes that share a real etcd and a directory of fragments.
 
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use runtime::{Clock, TaskGroup};
 use tempfile::TempDir;
 use tests::cluster::served_endpoint;
-use tests::process::{Process, binary};
+use tests::process::{Launch, Process, binary};
 
 /// Longest wait for anything that must happen.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -64,17 +64,16 @@ impl Machine {
         ];
         let lease = [LEASE].into_iter().filter(|_| more.iter().all(|arg| !arg.starts_with("--etcd.lease")));
         let args = args.into_iter().chain(lease.chain(more.iter().copied()).map(str::to_owned));
-        let mut broker =
-            Process::start(name, &binary("courant"), args, &[], self.dir.path(), &self.tasks).unwrap();
+        let launch = Launch::new(name, binary("courant"), args, self.dir.path());
+        let mut broker = Process::start(&launch, &self.tasks).unwrap();
         let url = broker.wait_line("serving on http://", LIMIT, served_endpoint).await.unwrap();
         (broker, url)
     }
 
     /// Runs `courant` against the broker at `url`: whether it succeeded, and its standard output and error.
     pub async fn try_courant(&self, url: &str, args: &[&str]) -> (bool, String, String) {
-        let envs = [("BROKER_ADDRESS", url)];
-        let mut process =
-            Process::start("courant", &binary("courant"), args, &envs, self.dir.path(), &self.tasks).unwrap();
+        let launch = Launch::new("courant", binary("courant"), args.iter().copied(), self.dir.path());
+        let mut process = Process::start(&launch.env("BROKER_ADDRESS", url), &self.tasks).unwrap();
         let status = process.wait_exit(LIMIT).await.unwrap();
         (status.success(), process.stdout(), process.stderr_tail())
     }
@@ -159,5 +158,6 @@ fn start_etcd(dir: &TempDir, client: &str, peer: &str, tasks: &TaskGroup) -> Pro
         "--initial-cluster",
         &cluster,
     ];
-    Process::start("etcd (make test installs it)", Path::new("etcd"), args, &[], dir.path(), tasks).unwrap()
+    let launch = Launch::new("etcd (make test installs it)", "etcd".into(), args, dir.path());
+    Process::start(&launch, tasks).unwrap()
 }
