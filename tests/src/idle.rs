@@ -25,6 +25,8 @@ const ASSIGNED_LIMIT: Duration = Duration::from_secs(600);
 const POLL: Duration = Duration::from_millis(200);
 /// The settling of what assignment left behind, before anything is measured.
 const SETTLE: Duration = Duration::from_secs(20);
+/// Time over which an idle broker is watched: its journals pulse once a minute.
+const WINDOW: Duration = Duration::from_secs(60);
 /// Appends under way at a time.
 const APPENDS_AT_ONCE: usize = 64;
 /// Jiffies per second, as Linux reports CPU time on every machine.
@@ -47,6 +49,37 @@ pub struct Idle {
     pub files: usize,
     /// Threads.
     pub threads: u64,
+}
+
+/// Prints a table of what `journals` idle journals cost, beyond a tenth of them.
+///
+/// # Errors
+/// If a broker or a request fails.
+pub async fn report(journals: usize) -> Result<(), BoxError> {
+    println!(
+        "| idle journals | memory | per journal | CPU | files | threads | assigned after | serving after SIGKILL |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    for written in [false, true] {
+        let few = measure(journals / 10, written, WINDOW).await?;
+        let many = measure(journals, written, WINDOW).await?;
+        let more = (many.journals - few.journals).max(1) as u64;
+        let per_journal = format!("{:.1} KiB", (many.rss.saturating_sub(few.rss) / more) as f64 / 1024.0);
+        let kind = if written { "written once" } else { "never written" };
+        for (of, per_journal) in [(few, "–"), (many, &per_journal)] {
+            println!(
+                "| {} {kind} | {} MiB | {per_journal} | {:.2} % of a core | {} | {} | {:.1} s | {:.1} s |",
+                of.journals,
+                of.rss >> 20,
+                of.cpu * 100.0,
+                of.files,
+                of.threads,
+                of.assigned.as_secs_f64(),
+                of.restarted.as_secs_f64(),
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Starts a broker, gives it `journals` journals, each of which is appended to once if `written`, and watches it idle for
