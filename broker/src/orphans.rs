@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fragment::spool::Head;
 use proto::protocol::JournalSpec;
@@ -109,7 +110,13 @@ impl Orphan {
         for completed in adopted.completed {
             let fragment = &completed.completed.fragment;
             tracing::info!(%journal, begin = fragment.begin, end = fragment.end, "storing what an earlier process held");
-            deps.persister.submit(completed, spec.clone(), CancellationToken::new(), Box::new(|_| false));
+            deps.persister.submit(
+                completed,
+                Duration::ZERO,
+                spec.clone(),
+                CancellationToken::new(),
+                Box::new(|_| false),
+            );
         }
     }
 }

@@ -109,7 +109,11 @@ mod tests {
         };
         Facts {
             local: member("me").to_proto(),
-            item: Some(Item { spec: Arc::new(spec), mod_revision: Revision(4) }),
+            item: Some(Item {
+                spec: Arc::new(spec),
+                create_revision: Revision(3),
+                mod_revision: Revision(4),
+            }),
             assignments: members.iter().enumerate().map(assigned).collect(),
             route: Route::unrouted(),
             etcd: Default::default(),
