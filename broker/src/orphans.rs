@@ -3,9 +3,10 @@
 //! A broker that left in order may not have stored everything it held, and other brokers may have its journals when a process is
 //! started on its data directory again. What it holds of them is then uploaded from where it is, without becoming a replica.
 //!
-//! This goes for spools that were closed in order only: their newest file is empty, and all that they hold was agreed
-//! upon. What a broker held when it died may have been known to nobody else; the others have gone on without it, and it
-//! stays on disk, to be adopted if the journal comes back.
+//! This goes for journals of replication one, and for spools that were closed in order: their newest file is empty. Of other
+//! journals the other replicas store what was agreed upon, and a spool may hold more than that. What a broker held when it
+//! died may have been known to nobody else; whoever serves the journal has gone on without it. All of it stays on disk, to be
+//! adopted if the journal comes back.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -72,7 +73,8 @@ impl Orphans {
                     return true;
                 }
             }
-            if has_primary && item.create_revision == *create_revision {
+            let is_alone = item.value.replication == 1;
+            if has_primary && is_alone && item.create_revision == *create_revision {
                 orphans.push(Orphan {
                     journal: journal.clone(),
                     create_revision: *create_revision,
@@ -137,18 +139,29 @@ mod tests {
 
     #[test]
     fn journals_without_a_primary_are_waited_for() {
-        let item = |name: &str| (Arc::from(name), entry(journal_spec(name)));
+        let item = |name: &str| {
+            let replication = if name == "a/replicated" { 2 } else { 1 };
+            (Arc::from(name), entry(JournalSpec { replication, ..journal_spec(name) }))
+        };
         let assigned = |(name, suffix): (&str, &str)| {
             let key = AssignmentKey { item: name.into(), member: member(suffix), slot: 0 };
             (key, entry(Route::unrouted()))
         };
         let key_space = KeySpace::from_parts(
             Default::default(),
-            ["a/mine", "a/served", "a/vacant", "a/new"].map(item),
+            ["a/mine", "a/served", "a/vacant", "a/new", "a/replicated"].map(item),
             [],
-            [("a/mine", "me"), ("a/served", "peer"), ("a/new", "peer")].map(assigned),
+            [("a/mine", "me"), ("a/served", "peer"), ("a/new", "peer"), ("a/replicated", "peer")]
+                .map(assigned),
         );
-        let found = [("a/mine", 5), ("a/served", 5), ("a/vacant", 5), ("a/new", 4), ("a/gone", 5)];
+        let found = [
+            ("a/mine", 5),
+            ("a/served", 5),
+            ("a/vacant", 5),
+            ("a/new", 4),
+            ("a/gone", 5),
+            ("a/replicated", 5),
+        ];
         let found = found.map(|(name, created)| (JournalName::parse(name).unwrap(), Revision(created)));
         let mut orphans = Orphans { found: BTreeMap::from(found) };
         let taken = orphans.take_served_elsewhere(&key_space, &member("me"));
