@@ -15,7 +15,7 @@ use runtime::backoff::Backoff;
 
 use crate::append::{AppendContext, serve_append};
 use crate::resolution::ResolveError;
-use crate::resolver::{Resolution, ResolveArgs};
+use crate::resolver::ResolveArgs;
 
 /// Time between pulses, and the longest that one may take.
 const PULSE_INTERVAL: Duration = Duration::from_secs(60);
@@ -26,15 +26,16 @@ pub async fn run(context: AppendContext, journal: JournalName, stopped: Cancella
     let pulses = async {
         let (mut backoff, mut retry) = (Backoff::journal(), Backoff::journal());
         // Fails once nothing is resolved any more.
-        while let Ok(resolution) = resolve(&context, &journal).await {
-            if resolution.replica.is_none() {
+        while let Ok(invalidated) = resolve(&context, &journal).await {
+            let Some(invalidated) = invalidated else {
                 // It was started, and is about to be published.
                 context.deps().clock.sleep(backoff.next()).await;
                 continue;
-            }
+            };
             backoff.reset();
             let begun = context.deps().clock.now();
-            let wait = match pulse(&context, &journal).await {
+            // Boxed, since an append's state is large, and most of the time there is none.
+            let wait = match Box::pin(pulse(&context, &journal)).await {
                 Ok(()) => {
                     retry.reset();
                     PULSE_INTERVAL
@@ -49,7 +50,7 @@ pub async fn run(context: AppendContext, journal: JournalName, stopped: Cancella
             tokio::select! {
                 biased;
                 // Taken before the pulse, so that a change during it is not missed.
-                () = resolution.invalidated.cancelled() => {}
+                () = invalidated.cancelled() => {}
                 () = context.deps().clock.sleep_until(next) => {}
             }
         }
@@ -62,8 +63,14 @@ pub async fn run(context: AppendContext, journal: JournalName, stopped: Cancella
     }
 }
 
-async fn resolve(context: &AppendContext, journal: &JournalName) -> Result<Resolution, ResolveError> {
-    context.resolver().resolve(ResolveArgs { journal: journal.as_str(), ..ResolveArgs::default() }).await
+/// What fires when the journal's assignments change; `None` if it has no replica here.
+async fn resolve(
+    context: &AppendContext,
+    journal: &JournalName,
+) -> Result<Option<CancellationToken>, ResolveError> {
+    let args = ResolveArgs { journal: journal.as_str(), ..ResolveArgs::default() };
+    let resolution = Box::pin(context.resolver().resolve(args)).await?;
+    Ok(resolution.replica.map(|_| resolution.invalidated))
 }
 
 /// One pulse. That another broker is the primary, or none, is no failure.
@@ -75,7 +82,8 @@ async fn pulse(context: &AppendContext, journal: &JournalName) -> Result<(), Str
         ..AppendRequest::default()
     };
     let messages = stream::iter([Ok(opening), Ok(AppendRequest::default())]);
-    let failure = match context.deps().clock.timeout(PULSE_INTERVAL, serve_append(context, messages)).await {
+    let append = serve_append(context, messages);
+    let failure = match context.deps().clock.timeout(PULSE_INTERVAL, append).await {
         Ok(Ok(response)) => match response.status() {
             Status::Ok
             | Status::JournalNotFound

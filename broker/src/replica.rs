@@ -241,13 +241,14 @@ pub(crate) enum Synchronised {
     Closed,
 }
 
-/// What others ask of the owner.
+/// What others ask of the owner. A channel keeps room for 32 messages, of which an idle replica has none: what is large is
+/// boxed.
 enum Message {
-    Append(Job),
-    Synchronise { header: Header, reply: oneshot::Sender<Result<Synchronised, AppendError>> },
-    Follow(Follow),
-    Stored(Fragment, LocalFile),
-    Listed(Listing),
+    Append(Box<Job>),
+    Synchronise { header: Box<Header>, reply: oneshot::Sender<Result<Synchronised, AppendError>> },
+    Follow(Box<Follow>),
+    Stored(Box<Fragment>, LocalFile),
+    Listed(Box<Listing>),
     Shutdown { farewell: Farewell, reply: oneshot::Sender<()> },
 }
 
@@ -329,7 +330,7 @@ impl Replica {
     /// Queues a complete append, and waits for its outcome. Once this was called the append may take effect, even if the
     /// future is dropped.
     pub(crate) async fn append(&self, job: Job, outcome: oneshot::Receiver<Outcome>) -> Outcome {
-        match self.inner.messages.send(Message::Append(job)).await {
+        match self.inner.messages.send(Message::Append(Box::new(job))).await {
             Ok(()) => outcome.await.unwrap_or(Outcome::Failed(AppendError::Stopped)),
             Err(_) => Outcome::Resolve,
         }
@@ -338,7 +339,7 @@ impl Replica {
     /// Makes the pipeline one over the route of `header`, which names this broker, unless it is that already.
     pub(crate) async fn synchronise(&self, header: Header) -> Result<Synchronised, AppendError> {
         let (reply, outcome) = oneshot::channel();
-        if self.inner.messages.send(Message::Synchronise { header, reply }).await.is_err() {
+        if self.inner.messages.send(Message::Synchronise { header: Box::new(header), reply }).await.is_err() {
             return Ok(Synchronised::Closed);
         }
         outcome.await.unwrap_or(Ok(Synchronised::Closed))
@@ -347,9 +348,11 @@ impl Replica {
     /// Lets a primary's stream have the spool once no other has it. Dropping the receiver takes that back, until it is told.
     pub(crate) async fn follow(&self, follow: Follow) {
         // An error means that the replica has ended, which drops what waits.
-        drop(self.inner.messages.send(Message::Follow(follow)).await);
+        drop(self.inner.messages.send(Message::Follow(Box::new(follow))).await);
     }
 }
+
+const _: () = assert!(size_of::<Message>() <= 64, "a channel keeps room for 32 messages");
 
 impl std::fmt::Debug for Replica {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -157,7 +157,7 @@ impl Owner {
             self.advance();
             if self.is_idle() {
                 if self.farewell.is_some() {
-                    self.close().await;
+                    Box::pin(self.close()).await;
                     return Ok(());
                 }
                 self.begin_role();
@@ -244,16 +244,16 @@ impl Owner {
     fn on_message(&mut self, message: Message) {
         match message {
             Message::Append(job) if self.farewell.is_some() => job.answer(Outcome::Resolve),
-            Message::Append(job) => self.queue.push_back(job),
-            Message::Synchronise { header, reply } => self.on_synchronise(header, reply),
-            Message::Follow(follow) => self.on_follow(follow),
+            Message::Append(job) => self.queue.push_back(*job),
+            Message::Synchronise { header, reply } => self.on_synchronise(*header, reply),
+            Message::Follow(follow) => self.on_follow(*follow),
             Message::Stored(fragment, file) => {
-                let mut released = self.fragments.on_stored(fragment);
+                let mut released = self.fragments.on_stored(*fragment);
                 released.push(file);
                 self.release(released);
             }
             Message::Listed(listing) => {
-                let released = self.fragments.on_listed(listing);
+                let released = self.fragments.on_listed(*listing);
                 self.release(released);
             }
             Message::Shutdown { farewell, reply } => {
@@ -288,7 +288,7 @@ impl Owner {
         let own = self.own.clone();
         let file = spool.file.clone();
         let stored = move |fragment| match own.upgrade() {
-            Some(own) => own.try_send(Message::Stored(fragment, file)).is_ok(),
+            Some(own) => own.try_send(Message::Stored(Box::new(fragment), file)).is_ok(),
             None => false,
         };
         let delay = if self.following.is_some() { REPLICA_UPLOADS_AFTER } else { Duration::ZERO };

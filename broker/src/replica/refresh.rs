@@ -61,13 +61,14 @@ impl Refresh {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 () = gone.cancelled() => return Ok(()),
-                listed = self.list(&spec, &deps) => listed,
+                // Boxed, since the state of a listing is large, and most of the time there is none.
+                listed = Box::pin(self.list(&spec, &deps)) => listed,
             };
             let wait = match listed {
                 Ok(listing) => {
                     let Some(owner) = self.owner.upgrade() else { return Ok(()) };
                     // An error means that the owner has ended, which `stop` says too.
-                    drop(owner.send(Message::Listed(listing)).await);
+                    drop(owner.send(Message::Listed(Box::new(listing))).await);
                     backoff.reset();
                     deps.entropy.jitter(spec.refresh_interval(), INTERVAL_JITTER)
                 }
