@@ -238,9 +238,10 @@ fn unknown(from: i64, to: i64) -> Status {
     ))
 }
 
-/// Where the next append begins, as far as the replica knows.
+/// The end of the content which all replicas have, as far as this one knows: that of its fragments or, if it has just joined, the
+/// beginning of the spool's fragment.
 fn end_of(view: &IndexView) -> i64 {
-    view.head.as_ref().map_or(0, |head| head.end).max(view.index.end())
+    view.head.as_ref().map_or(0, |head| head.begin).max(view.index.end())
 }
 
 async fn sleep_until(clock: &Clock, at: Option<Instant>) {

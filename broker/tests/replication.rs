@@ -64,8 +64,13 @@ impl Cluster {
     /// What the broker at `index` has of the journal, from its own replica.
     async fn replica(&mut self, index: usize) -> (Status, Vec<u8>) {
         let request = ReadRequest { journal: NAME.to_owned(), do_not_proxy: true, ..Default::default() };
-        let responses = self.at(index).read_all(request).await;
-        (responses[0].status(), content(&responses))
+        let status = self.at(index).read_all(request.clone()).await[0].status();
+        if status != Status::Ok {
+            return (status, Vec::new());
+        }
+        // A member answers itself, also with what is stored by now, which it would leave to a client that wants no proxy.
+        let responses = self.at(index).read_all(ReadRequest { do_not_proxy: false, ..request }).await;
+        (status, content(&responses))
     }
 
     /// Waits until the replicas of the route, and nobody else, have `expected`.
@@ -184,4 +189,44 @@ async fn a_journal_with_too_few_brokers_waits_for_more() {
     cluster.brokers.push(Some(third));
     cluster.at(1).append(NAME, b"x").await;
     cluster.until_replicas_have(b"x").await;
+}
+
+#[tokio::test]
+async fn a_new_replica_relays_what_only_the_others_have() {
+    let mut cluster = Cluster::start(3).await;
+    // Nothing is stored, so a new replica gets nothing that was appended before.
+    let mut spec = JournalSpec { replication: 2, ..journal(NAME) };
+    spec.fragment.as_mut().unwrap().stores.clear();
+    cluster.at(0).create(spec).await;
+    let mut expected = vec![b'x'; 700_000];
+    cluster.at(0).append(NAME, &expected).await;
+    let before = cluster.route().await;
+    let leaving: usize = before.members[1].suffix.trim_start_matches("broker-").parse().unwrap();
+    let _dir = cluster.stop(leaving).await;
+
+    let other = (leaving + 1) % 3;
+    cluster.at(other).append(NAME, b"after").await;
+    expected.extend_from_slice(b"after");
+    let after = cluster.route().await;
+    let joined = after.members.iter().find(|id| !before.members.contains(id)).expect("one took its place");
+    let joined: usize = joined.suffix.trim_start_matches("broker-").parse().unwrap();
+
+    let read = ReadRequest { journal: NAME.to_owned(), ..Default::default() };
+    eventually("it has what came since", async || {
+        let own = ReadRequest { do_not_proxy: true, offset: 700_000, ..read.clone() };
+        (content(&cluster.at(joined).read_all(own).await) == b"after").then_some(())
+    })
+    .await;
+    for block in [false, true] {
+        let end_offset = i64::try_from(expected.len()).unwrap();
+        let all = ReadRequest { block, end_offset: if block { end_offset } else { 0 }, ..read.clone() };
+        let responses = within(cluster.at(joined).read_all(all)).await;
+        assert!(content(&responses) == expected, "the rest is relayed");
+        let header = responses[0].header.as_ref().expect("the first response has a header");
+        assert_eq!(header.process_id.as_ref().unwrap().suffix, format!("broker-{joined}"));
+        assert!(responses[1..].iter().all(|response| response.header.is_none()));
+    }
+    let metadata = ReadRequest { offset: 5, metadata_only: true, ..read };
+    let responses = cluster.at(joined).read_all(metadata).await;
+    assert_eq!((responses.len(), responses[0].offset), (1, 5));
 }

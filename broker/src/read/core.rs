@@ -63,7 +63,7 @@ impl ReadCore {
         }
     }
 
-    /// The next question to the index. `end` is where the next append begins, which a new replica may know of before it
+    /// The next question to the index. `end` is that of the journal, which a new replica may know of before it
     /// holds any content.
     pub fn query(&self, now_unix: i64, end: i64) -> Query {
         let offset = if self.offset < 0 { end } else { self.offset };
