@@ -15,4 +15,4 @@ cargo build --release --locked -p cli -p stream-sum -p tests --bins
 echo "idle before: $(idle) %"
 cargo run --quiet --release --locked -p tests --bin bench -- "$@"
 echo "idle after: $(idle) %"
-cargo bench --locked -p message -p fragment -p recoverylog -p broker
+cargo bench --locked -p message -p fragment -p recoverylog -p allocator -p broker

@@ -361,7 +361,7 @@ fn run_allocator(options: &BrokerOptions, mirror: &Mirror, me: &MemberId, tasks:
         Arc::new(MaxFlowSolver),
         options.clock.clone(),
         options.metrics.clone(),
-        stop.clone(),
+        tasks.clone(),
     );
     tasks.spawn("allocator", OnError::CancelGroup, async move {
         match run.await {

@@ -316,7 +316,7 @@ fn run_allocator(
         Arc::new(MaxFlowSolver),
         options.clock.clone(),
         options.metrics.clone(),
-        stop.clone(),
+        tasks.clone(),
     );
     tasks.spawn("allocator", OnError::CancelGroup, async move {
         match run.await {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use keyspace::{EtcdError, KeySpace, Mirror};
 use proto::{MemberId, Revision};
 use runtime::backoff::Backoff;
-use runtime::{CancellationToken, Clock, Metrics};
+use runtime::{Clock, Metrics, TaskGroup};
 
 use crate::converge::converge;
 use crate::metrics::AllocatorMetrics;
@@ -29,7 +29,7 @@ pub enum AllocError {
 }
 
 /// Runs the allocator of the member `me`: leads when this member is the leader, and returns `Ok` when this member is
-/// exiting and holds no assignment, or when `stop` is cancelled.
+/// exiting and holds no assignment, or when `tasks` are cancelled. Solutions are computed in blocking tasks of that group.
 ///
 /// # Errors
 /// See [`AllocError`].
@@ -39,15 +39,17 @@ pub async fn run<S: Allocatable>(
     solver: Arc<dyn Solver>,
     clock: Clock,
     metrics: Metrics,
-    stop: CancellationToken,
+    tasks: TaskGroup,
 ) -> Result<(), AllocError> {
     let mut revisions = mirror.subscribe();
+    let stop = tasks.token().clone();
     let mut leader = Leader {
         metrics: AllocatorMetrics::register(&metrics),
         mirror,
         solver,
         solved: None,
         clock: clock.clone(),
+        tasks,
     };
     let mut backoff = Backoff::new(RETRY);
     loop {
@@ -113,6 +115,7 @@ struct Leader<S: Allocatable> {
     solved: Option<(u64, Assignment)>,
     metrics: AllocatorMetrics,
     clock: Clock,
+    tasks: TaskGroup,
 }
 
 impl<S: Allocatable> Leader<S> {
@@ -147,7 +150,9 @@ impl<S: Allocatable> Leader<S> {
         let digest = state.digest();
         if self.solved.as_ref().is_none_or(|(of, _)| *of != digest) {
             let began = self.clock.now();
-            let solution = self.solver.solve(&state.problem(space));
+            let (solver, problem) = (Arc::clone(&self.solver), state.problem(space));
+            // Large problems take long enough to hold up others of this thread, keep-alives among them.
+            let solution = self.tasks.spawn_blocking("solve", move || solver.solve(&problem)).await;
             self.metrics.solved(self.clock.now() - began);
             report(&state, &solution);
             self.solved = Some((digest, solution));

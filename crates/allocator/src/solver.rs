@@ -51,7 +51,7 @@ impl Assignment {
 }
 
 /// Solves for a desired assignment. Must be deterministic.
-pub trait Solver: Send + Sync {
+pub trait Solver: Send + Sync + 'static {
     /// An assignment which respects every limit and meets as much of the desired replication as it can.
     fn solve(&self, problem: &Problem) -> Assignment;
 }

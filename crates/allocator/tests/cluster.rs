@@ -130,7 +130,7 @@ impl Member {
         let mirror = mirror(&etcd, at, &tasks).await;
         let (sender, ended) = mpsc::channel(1);
         let (solver, clock) = (Arc::new(MaxFlowSolver), Clock::system());
-        let run = allocator::run(mirror, id, solver, clock, Metrics::new(), tasks.token().clone());
+        let run = allocator::run(mirror, id, solver, clock, Metrics::new(), tasks.clone());
         tasks.spawn("allocator", OnError::Log, async move {
             sender.send(run.await).await.unwrap();
             Ok(())
