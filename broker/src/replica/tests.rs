@@ -1,3 +1,5 @@
+mod following;
+
 use std::path::Path;
 
 use bytes::Bytes;

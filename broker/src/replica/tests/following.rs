@@ -1,0 +1,217 @@
+//! The replica as one of several: under a primary, and after one.
+
+use futures::StreamExt;
+
+use super::*;
+use crate::replica::follow::Follow;
+
+/// The primary's end of a Replicate stream.
+struct Primary {
+    requests: mpsc::UnboundedSender<Result<ReplicateRequest, tonic::Status>>,
+    responses: mpsc::Receiver<Result<ReplicateResponse, tonic::Status>>,
+}
+
+impl Primary {
+    /// Opens a stream over the route of `revision`, with a proposal.
+    async fn open(replica: &Replica, revision: i64, opening: ReplicateRequest) -> Primary {
+        let (requests, messages) = mpsc::unbounded_channel();
+        let (sender, responses) = mpsc::channel(16);
+        let mut header = header(&["peer"]);
+        header.etcd.as_mut().unwrap().revision = revision;
+        let (accepted, is_accepted) = oneshot::channel();
+        let follow = Follow {
+            header: header.clone(),
+            opening: ReplicateRequest { header: Some(header), acknowledge: true, ..opening },
+            requests: tokio_stream::wrappers::UnboundedReceiverStream::new(messages).boxed(),
+            responses: sender,
+            accepted,
+        };
+        replica.follow(follow).await;
+        within(is_accepted).await.unwrap();
+        Primary { requests, responses }
+    }
+
+    fn send(&self, message: ReplicateRequest) {
+        self.requests.send(Ok(message)).unwrap();
+    }
+
+    async fn response(&mut self) -> ReplicateResponse {
+        within(self.responses.recv()).await.expect("the stream goes on").unwrap()
+    }
+
+    async fn is_ok(&mut self) {
+        assert_eq!(self.response().await.status(), Status::Ok);
+    }
+}
+
+fn proposal(begin: i64, content: &[u8]) -> ReplicateRequest {
+    let end = begin + i64::try_from(content.len()).unwrap();
+    let sum = if content.is_empty() { Sum::ZERO } else { Sum::of(content) };
+    let fragment = Fragment { end, sum, ..Fragment::empty(journal(), begin, Codec::Gzip) };
+    ReplicateRequest {
+        proposal: Some(fragment.to_proto()),
+        registers: Some(LabelSet::from_pairs([("author", "primary")])),
+        settled_through: Some(0),
+        ..Default::default()
+    }
+}
+
+/// An empty spool whose registers are the primary's: proposals of equal registers follow.
+async fn rolled_to(replica: &Replica, revision: i64, offset: i64) -> Primary {
+    let mut primary = Primary::open(replica, revision, proposal(offset, b"")).await;
+    let first = primary.response().await;
+    assert!(first.header.is_some(), "the first response has a header");
+    assert_eq!(first.status(), Status::Ok);
+    primary
+}
+
+async fn start(durability: Durability, spec: JournalSpec) -> Fixture {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), ImageDisk::default());
+    let deps = deps(&disk, dir.path(), durability);
+    let replica = Replica::start(journal(), Revision(7), Arc::new(spec), deps.clone());
+    Fixture { dir, disk, deps, replica }
+}
+
+#[tokio::test]
+async fn content_is_shown_once_the_primary_says_that_all_have_it() {
+    for durability in [Durability::Process, Durability::Disk] {
+        let fixture = start(durability, spec(&[])).await;
+        let mut primary = rolled_to(&fixture.replica, 4, 100).await;
+        let content = |content: &'static [u8]| ReplicateRequest {
+            content: Bytes::from_static(content),
+            ..Default::default()
+        };
+        primary.send(content(b"one"));
+        primary.send(ReplicateRequest { acknowledge: true, ..proposal(100, b"one") });
+        primary.is_ok().await;
+        assert_eq!(fixture.view().index.end(), 0, "others may not have committed it");
+        primary.send(ReplicateRequest { settled_through: Some(103), ..proposal(100, b"one") });
+        fixture.until(|view| view.index.end() == 103).await;
+        assert_eq!(fixture.read(100), b"one");
+        // The next proposal tells of its predecessor.
+        primary.send(content(b"two"));
+        primary.send(ReplicateRequest {
+            acknowledge: true,
+            settled_through: Some(103),
+            ..proposal(100, b"onetwo")
+        });
+        primary.is_ok().await;
+        assert_eq!(fixture.view().index.end(), 103);
+    }
+}
+
+#[tokio::test]
+async fn below_a_primary_that_does_not_say_content_is_shown_when_it_is_committed() {
+    let fixture = start(Durability::Process, spec(&[])).await;
+    let mut opening = proposal(100, b"");
+    opening.settled_through = None;
+    let mut primary = Primary::open(&fixture.replica, 4, opening).await;
+    primary.is_ok().await;
+    primary.send(ReplicateRequest { content: Bytes::from_static(b"one"), ..Default::default() });
+    primary.send(ReplicateRequest { acknowledge: true, settled_through: None, ..proposal(100, b"one") });
+    primary.is_ok().await;
+    fixture.until(|view| view.index.end() == 103).await;
+}
+
+#[tokio::test]
+async fn a_joiner_rolls_to_the_end_and_tells_the_primary() {
+    let fixture = start(Durability::Process, spec(&[])).await;
+    let mut primary = Primary::open(&fixture.replica, 4, proposal(5, b"earlier")).await;
+    let mismatch = primary.response().await;
+    assert_eq!(mismatch.status(), Status::ProposalMismatch);
+    let theirs = mismatch.fragment.unwrap();
+    assert_eq!((theirs.begin, theirs.end), (12, 12));
+    assert_eq!(mismatch.registers.unwrap().value_of("author"), Some("primary"));
+    primary.send(ReplicateRequest { acknowledge: true, ..proposal(12, b"") });
+    primary.is_ok().await;
+}
+
+#[tokio::test]
+async fn messages_out_of_order_end_the_stream_and_leave_nothing() {
+    let fixture = start(Durability::Process, spec(&[])).await;
+    let mut primary = rolled_to(&fixture.replica, 4, 100).await;
+    let content = Bytes::from_static(b"late");
+    primary.send(ReplicateRequest { content, content_delta: 3, ..Default::default() });
+    let failure = within(primary.responses.recv()).await.unwrap().unwrap_err();
+    assert_eq!(failure.message(), "invalid ContentDelta (3; expected 0)");
+    assert!(within(primary.responses.recv()).await.is_none());
+
+    let mut primary = Primary::open(&fixture.replica, 5, proposal(100, b"")).await;
+    primary.is_ok().await;
+    primary.send(proposal(100, b"never sent"));
+    let failure = within(primary.responses.recv()).await.unwrap().unwrap_err();
+    assert_eq!(failure.message(), "no ack requested but status != OK: PROPOSAL_MISMATCH");
+}
+
+#[tokio::test]
+async fn the_stream_of_a_primary_that_hangs_is_cut_off_for_a_newer_one() {
+    let fixture = start(Durability::Process, spec(&[])).await;
+    let mut zombie = rolled_to(&fixture.replica, 4, 100).await;
+    let mut primary = Primary::open(&fixture.replica, 5, proposal(100, b"")).await;
+    primary.is_ok().await;
+    let cut_off = within(zombie.responses.recv()).await.unwrap().unwrap_err();
+    assert_eq!(cut_off.message(), "superseded by the stream of a newer route");
+    primary.send(ReplicateRequest { content: Bytes::from_static(b"one"), ..Default::default() });
+    primary.send(ReplicateRequest { acknowledge: true, ..proposal(100, b"one") });
+    primary.is_ok().await;
+}
+
+#[tokio::test]
+async fn a_replica_that_becomes_the_primary_goes_on_with_what_it_has() {
+    let fixture = start(Durability::Process, spec(&[])).await;
+    let mut primary = rolled_to(&fixture.replica, 2, 100).await;
+    primary.send(ReplicateRequest { content: Bytes::from_static(b"one"), ..Default::default() });
+    primary.send(ReplicateRequest { acknowledge: true, ..proposal(100, b"one") });
+    primary.is_ok().await;
+    assert_eq!(fixture.view().index.end(), 0);
+    // The old primary keeps its stream open: it is cut off.
+    assert_eq!(fixture.synchronise(&[]).await.unwrap(), Synchronised::Ready);
+    assert_eq!(fixture.read(100), b"one", "it is all that there is, and so the journal");
+    assert_eq!(fixture.append(b"two").await, (103, 106));
+    drop(primary);
+}
+
+#[tokio::test]
+async fn spools_that_were_left_behind_are_set_aside() {
+    let fixture = Fixture::start(Durability::Process, spec(&[])).await;
+    fixture.append(b"first").await;
+    fixture.append(b"second").await;
+    fixture.deps.tasks.cancel();
+    within(fixture.deps.tasks.join()).await.unwrap();
+
+    // Others have agreed on a newer route than that of revision 3.
+    for (mark, is_current) in [(3, true), (4, false)] {
+        let disk = fixture.disk.clone();
+        let marks = Marks(Arc::new(Mutex::new(Some(Revision(mark)))));
+        let deps =
+            ReplicaDeps { marks: Arc::new(marks), ..deps(&disk, fixture.dir.path(), Durability::Process) };
+        let replica = Replica::start(journal(), Revision(7), Arc::new(spec(&[])), deps.clone());
+        assert_eq!(within(replica.synchronise(header(&[]))).await.unwrap(), Synchronised::Ready);
+        let head = replica.index().borrow().head.clone().unwrap();
+        assert_eq!(head.end, if is_current { 11 } else { 0 });
+        let stale = disk.names().into_iter().filter(|name| name.ends_with(".stale")).count();
+        assert_eq!(stale, if is_current { 0 } else { 2 });
+        deps.tasks.cancel();
+        within(deps.tasks.join()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn content_that_others_may_lack_is_not_stored_by_a_replica_that_leaves() {
+    let fixture = start(Durability::Process, spec(&["file:///"])).await;
+    let mut primary = rolled_to(&fixture.replica, 4, 100).await;
+    primary.send(ReplicateRequest { content: Bytes::from_static(b"one"), ..Default::default() });
+    primary.send(ReplicateRequest { acknowledge: true, ..proposal(100, b"one") });
+    primary.is_ok().await;
+    within(fixture.replica.clone().shutdown(Farewell::Handover)).await;
+    assert_eq!(within(fixture.deps.persister.drain(LIMIT)).await, 0);
+    assert!(!fixture.dir.path().join("a").exists(), "nothing was stored");
+
+    // The next one finds it.
+    let deps = deps(&fixture.disk, fixture.dir.path(), Durability::Process);
+    let replica = Replica::start(journal(), Revision(7), Arc::new(spec(&["file:///"])), deps);
+    let mut primary = Primary::open(&replica, 5, proposal(100, b"one")).await;
+    primary.is_ok().await;
+    let view = within(replica.index().wait_for(|view| view.index.end() == 103)).await.unwrap().clone();
+    assert_eq!(view.head.unwrap().registers.value_of("author"), Some("primary"));
+}
