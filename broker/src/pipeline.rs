@@ -43,6 +43,9 @@ pub(crate) enum PipelineError {
         /// How it ended.
         cause: String,
     },
+    /// The pipeline failed while a group was still being sent.
+    #[error("the pipeline was torn down")]
+    TornDown,
     /// A peer did not accept a commit.
     #[error("recv from {peer}: unexpected !OK response: {status}")]
     NotOk {

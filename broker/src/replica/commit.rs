@@ -167,7 +167,12 @@ impl Owner {
                 failed(answers, &AppendError::Write(Arc::new(err)))
             }
         };
-        let (has_peers, send_error) = (!writer.scatter.is_empty(), writer.scatter.failed().cloned());
+        let has_peers = !writer.scatter.is_empty();
+        let send_error = match self.route {
+            Some(_) => writer.scatter.failed().cloned(),
+            // Torn down meanwhile, so that nobody's acknowledgement will come.
+            None => Some(PipelineError::TornDown),
+        };
         self.writer = Some(writer);
         self.ledger.write(Settlement { answers, completed, written: Some(written) });
         if self.deps.durability == Durability::Process {

@@ -40,6 +40,10 @@ pub(super) fn apply(
     now: Duration,
 ) -> Applied {
     let mut applied = Applied::default();
+    if let Err(failure) = leave_distrusted(dir, now, &mut applied) {
+        applied.failure = Some(failure);
+        return applied;
+    }
     for message in messages {
         let outcome = match message.proposal.is_some() {
             true => propose(dir, &message, now, &mut applied),
@@ -58,8 +62,25 @@ pub(super) fn apply(
         // Nobody may take for durable what is not. The answers to what went before are lost with these.
         applied.responses.clear();
         applied.failure = Some(err.to_string());
+        dir.distrust();
     }
     applied
+}
+
+/// Leaves a file whose sync failed, as the kernel may have forgotten which of its pages are not on disk. The primary takes
+/// the roll for that of a replica which joins.
+fn leave_distrusted(dir: &mut SpoolDir, now: Duration, applied: &mut Applied) -> Result<(), String> {
+    if !dir.is_distrusted() {
+        return Ok(());
+    }
+    dir.undo();
+    let spool = dir.spool();
+    let (fragment, registers) = (spool.fragment(), spool.registers().clone());
+    let empty = Fragment::empty(fragment.journal.clone(), fragment.end, fragment.codec);
+    let completed = dir.roll(&empty, &registers, now).map_err(|err| err.to_string())?;
+    let written = Some(dir.written());
+    applied.steps.push(AppliedStep { completed, written, settled_through: Some(0) });
+    Ok(())
 }
 
 /// Bytes of the content of `messages`.

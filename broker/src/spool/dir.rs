@@ -106,6 +106,8 @@ pub(crate) struct SpoolDir {
     current: Option<CurrentFile>,
     next_file: u64,
     synced_at: Revision,
+    /// A sync of the current file failed.
+    is_distrusted: bool,
 }
 
 /// The file of the spool's fragment.
@@ -172,7 +174,7 @@ impl SpoolDir {
         next_file: u64,
         synced_at: Revision,
     ) -> SpoolDir {
-        SpoolDir { place, spool, current, next_file, synced_at }
+        SpoolDir { place, spool, current, next_file, synced_at, is_distrusted: false }
     }
 
     /// The place, what is written, and the number of the next file.
@@ -189,6 +191,16 @@ impl SpoolDir {
     /// Revision of the route over which the replicas last agreed on the spool, as far as its file knows.
     pub(crate) fn synced_at(&self) -> Revision {
         self.synced_at
+    }
+
+    /// A sync of the current file failed: nothing more is to be committed to it.
+    pub(crate) fn distrust(&mut self) {
+        self.is_distrusted = self.current.is_some();
+    }
+
+    /// Whether the current file is to be left.
+    pub(crate) fn is_distrusted(&self) -> bool {
+        self.is_distrusted
     }
 
     /// Records that the replicas of the route of `revision` agree on the spool, or are about to. A spool without a file has
@@ -246,6 +258,7 @@ impl SpoolDir {
         let completed = applied.rolled.and_then(|rolled| rolled.completed);
         let outcome = match (&completed, &self.current) {
             (Some(_), _) => self.create_file(),
+            (None, Some(_)) if self.is_distrusted => self.create_file(),
             (None, Some(_)) if same(&before, &self.spool) => return Ok(None),
             (None, Some(_)) => self.rebase(),
             (None, None) if self.spool.fragment().begin == 0 && self.spool.registers().is_empty() => {
@@ -255,6 +268,7 @@ impl SpoolDir {
         };
         match outcome {
             Ok(current) => {
+                self.is_distrusted = false;
                 let former = self.current.replace(current);
                 let with_file = |completed| {
                     let file = former.expect("a fragment with content has a file").file;

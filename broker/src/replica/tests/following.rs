@@ -215,3 +215,72 @@ async fn content_that_others_may_lack_is_not_stored_by_a_replica_that_leaves() {
     let view = within(replica.index().wait_for(|view| view.index.end() == 103)).await.unwrap().clone();
     assert_eq!(view.head.unwrap().registers.value_of("author"), Some("primary"));
 }
+
+#[tokio::test]
+async fn a_group_that_was_being_sent_when_the_pipeline_failed_is_not_taken_for_acknowledged() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), ImageDisk::default());
+    let (connected, mut peers) = mpsc::unbounded_channel();
+    let deps = ReplicaDeps {
+        connector: Arc::new(Connector(connected)),
+        ..deps(&disk, dir.path(), Durability::Process)
+    };
+    let replica = Replica::start(journal(), Revision(7), Arc::new(spec(&[])), deps.clone());
+    let fixture = Fixture { dir, disk, deps, replica };
+    let peer = async {
+        let mut peer = within(peers.recv()).await.unwrap();
+        peer.next().await;
+        peer.answer(ReplicateResponse::default()).await;
+        peer
+    };
+    let (synchronised, mut peer) = futures::join!(fixture.synchronise(&["peer"]), peer);
+    assert_eq!(synchronised.unwrap(), Synchronised::Ready);
+
+    let small = fixture.queue(b"small", Wants::default(), &[]);
+    let (small_is_sent, wait) = oneshot::channel();
+    // More than the peer takes at once: the group stays under way.
+    let large = async {
+        wait.await.unwrap();
+        join_all((0..20).map(|_| fixture.queue(&vec![7; 1 << 20], Wants::default(), &[]))).await
+    };
+    let peer = async {
+        assert_eq!(&peer.next().await.content[..], b"small");
+        small_is_sent.send(()).unwrap();
+        while peer.next().await.content.len() < 1 << 20 {}
+        peer.responses.send(Err(tonic::Status::unavailable("gone"))).await.unwrap();
+        while within(peer.requests.recv()).await.is_some() {}
+    };
+    let (small, large, ()) = futures::join!(small, large, peer);
+    assert!(error(small).contains("gone"));
+    let mut torn_down = 0;
+    for outcome in large {
+        match outcome {
+            Outcome::Failed(error) => {
+                assert_eq!(error.to_string(), "the pipeline was torn down");
+                torn_down += 1;
+            }
+            // It was not in that group, and found no pipeline.
+            outcome => assert!(matches!(outcome, Outcome::Resolve), "{outcome:?}"),
+        }
+    }
+    assert!(torn_down > 0);
+    assert_eq!(fixture.view().index.end(), 0, "nothing of it is shown");
+}
+
+#[tokio::test]
+async fn a_replica_whose_sync_failed_goes_on_in_a_new_file() {
+    let fixture = start(Durability::Disk, spec(&[])).await;
+    let mut primary = rolled_to(&fixture.replica, 4, 100).await;
+    fixture.disk.fail_syncs(true);
+    primary.send(ReplicateRequest { content: Bytes::from_static(b"one"), ..Default::default() });
+    primary.send(ReplicateRequest { acknowledge: true, ..proposal(100, b"one") });
+    let failure = within(primary.responses.recv()).await.unwrap().unwrap_err();
+    assert!(failure.message().contains("injected sync failure"), "{failure}");
+    fixture.disk.fail_syncs(false);
+    let mut primary = Primary::open(&fixture.replica, 5, proposal(100, b"one")).await;
+    let response = primary.response().await;
+    let fragment = response.fragment.clone().unwrap();
+    assert_eq!((response.status(), fragment.begin, fragment.end), (Status::ProposalMismatch, 103, 103));
+    primary.send(ReplicateRequest { acknowledge: true, ..proposal(103, b"") });
+    primary.is_ok().await;
+    assert_eq!(fixture.read(100), b"one");
+}
