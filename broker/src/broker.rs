@@ -130,7 +130,7 @@ impl Broker {
         watch_lease(&membership, &groups.member);
         let mirror = Box::pin(load(&options, &etcd, revision, schema, &groups.work)).await?;
 
-        let replicas = replica_deps(&options, &data_dir, &stores, &etcd, groups);
+        let replicas = replica_deps(&options, &data_dir, &stores, &membership, groups);
         let limits = append_limits(&options);
         let resolver =
             Resolver::start(me.clone(), mirror.clone(), replicas.clone(), limits, metrics, &groups.work);
@@ -332,15 +332,17 @@ fn replica_deps(
     options: &BrokerOptions,
     data_dir: &DataDir,
     stores: &Stores,
-    etcd: &Etcd,
+    membership: &Membership,
     groups: &Groups,
 ) -> ReplicaDeps {
+    let lease = membership.lease().clone();
     let tasks = groups.work.child("replicas");
     let mut deps = ReplicaDeps::new(ReplicaParts {
         clock: options.clock.clone(),
         entropy: options.entropy.clone(),
         connector: Arc::new(GrpcConnector::new(&Peers::default(), &options.clock, &tasks)),
-        marks: Arc::new(EtcdMarks::new(etcd, options.prefix.as_str())),
+        marks: Arc::new(EtcdMarks::new(membership.etcd(), options.prefix.as_str())),
+        is_member: Arc::new(move || !lease.has_expired()),
         tasks,
         stores: stores.clone(),
         metrics: options.metrics.clone(),

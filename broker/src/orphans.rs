@@ -10,7 +10,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use fragment::spool::Head;
 use proto::protocol::JournalSpec;
@@ -19,6 +18,7 @@ use runtime::CancellationToken;
 use tokio::sync::watch;
 
 use crate::key_space::KeySpace;
+use crate::persist::Begin;
 use crate::replica::ReplicaDeps;
 use crate::spool::{self, SpoolDir, SpoolPlace};
 
@@ -114,7 +114,7 @@ impl Orphan {
             tracing::info!(%journal, begin = fragment.begin, end = fragment.end, "storing what an earlier process held");
             deps.persister.submit(
                 completed,
-                Duration::ZERO,
+                Begin::Now,
                 spec.clone(),
                 CancellationToken::new(),
                 Box::new(|_| false),

@@ -40,8 +40,16 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// Part of a wait by which it varies, so that the fragments of a broker do not return to a failing store together.
 const RETRY_JITTER: f64 = 0.2;
 
-/// Time after which a replica that is not the primary uploads a fragment too: by then the primary has, or is gone.
-pub(crate) const REPLICA_UPLOADS_AFTER: Duration = Duration::from_secs(120);
+/// Time after which a replica that is not the primary uploads a fragment too: by then the primary has.
+const REPLICA_UPLOADS_AFTER: Duration = Duration::from_secs(60);
+
+/// When the first attempt to upload a fragment is made.
+pub(crate) enum Begin {
+    /// At once: this broker is the journal's primary, or nobody else may have the fragment.
+    Now,
+    /// Once the primary had its time, or once it is gone, which the token tells.
+    AfterPrimary(CancellationToken),
+}
 
 /// Told of a stored fragment. False if nobody keeps an index of the journal any more.
 type Stored = Box<dyn FnOnce(Fragment) -> bool + Send>;
@@ -106,12 +114,12 @@ impl Persister {
         Persister { inner: Arc::new(Inner { tasks: tasks.child("persist"), ..Inner::clone(&self.inner) }) }
     }
 
-    /// Persists a completed spool after a delay, in a task of its own, and then calls `stored`; if that returns false, the
-    /// spool's file loses its name here. `abandon` ends it: the journal is no more. A drain ends the delay.
+    /// Persists a completed spool, in a task of its own, and then calls `stored`; if that returns false, the
+    /// spool's file loses its name here. `abandon` ends it: the journal is no more.
     pub(crate) fn submit(
         &self,
         spool: CompletedSpool,
-        delay: Duration,
+        begin: Begin,
         spec: watch::Receiver<Arc<JournalSpec>>,
         abandon: CancellationToken,
         stored: Stored,
@@ -126,7 +134,7 @@ impl Persister {
                 () = gone.cancelled() => {}
                 () = abandon.cancelled() => {}
                 () = async {
-                    inner.delay(delay).await;
+                    inner.await_primary(begin).await;
                     inner.persist(&spool, spec, pending, stored).await;
                 } => {}
             }
@@ -205,15 +213,14 @@ impl Inner {
         }
     }
 
-    /// Waits before the first attempt, or until the process begins to end.
-    async fn delay(&self, delay: Duration) {
-        if delay.is_zero() {
-            return;
-        }
+    /// Waits before the first attempt; not while the process ends.
+    async fn await_primary(&self, begin: Begin) {
+        let Begin::AfterPrimary(gone) = begin else { return };
         tokio::select! {
             biased;
             () = self.draining.cancelled() => {}
-            () = self.clock.sleep(self.entropy.jitter(delay, RETRY_JITTER)) => {}
+            () = gone.cancelled() => {}
+            () = self.clock.sleep(self.entropy.jitter(REPLICA_UPLOADS_AFTER, RETRY_JITTER)) => {}
         }
     }
 

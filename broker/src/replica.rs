@@ -84,6 +84,8 @@ pub struct ReplicaDeps {
     pub connector: Arc<dyn PeerConnector>,
     /// Tells whether others have gone on without this broker.
     pub marks: Arc<dyn SyncMarks>,
+    /// Whether this process still is the member that journals are assigned to: its lease has not expired.
+    pub is_member: Arc<dyn Fn() -> bool + Send + Sync>,
     pub(crate) metrics: metrics::SpoolMetrics,
 }
 
@@ -109,6 +111,8 @@ pub struct ReplicaParts {
     pub connector: Arc<dyn PeerConnector>,
     /// Tells whether others have gone on without this broker.
     pub marks: Arc<dyn SyncMarks>,
+    /// Whether this process still is the member that journals are assigned to: its lease has not expired.
+    pub is_member: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
 impl ReplicaDeps {
@@ -125,6 +129,7 @@ impl ReplicaDeps {
             durability,
             connector,
             marks,
+            is_member,
         } = parts;
         let content = ContentSpace::new(Arc::clone(&disk), &data_dir, APPENDS_IN_FLIGHT_BYTES_MAX);
         let metrics = metrics::SpoolMetrics::new(&metrics);
@@ -141,6 +146,7 @@ impl ReplicaDeps {
             durability,
             connector,
             marks,
+            is_member,
             metrics,
         }
     }
@@ -219,6 +225,9 @@ pub(crate) enum AppendError {
     /// A peer failed, which leaves its outcome unknown.
     #[error("{0}")]
     Pipeline(PipelineError),
+    /// This broker's lease ended before the append was answered, which leaves its outcome unknown.
+    #[error("the broker's etcd lease expired before the append was acknowledged")]
+    Expired,
     /// Whether others have gone on without this replica could not be found out. It has no effect.
     #[error("{0}")]
     Unknowable(Arc<str>),

@@ -257,9 +257,12 @@ impl Owner {
         if is_changed {
             self.publish();
         }
+        // A process that was stopped may not have noticed yet that others have taken over.
+        let is_member = answers.is_empty() || (self.deps.is_member)();
         // Only now: whoever has an answer finds what it says published.
         for (reply, outcome) in answers {
-            drop(reply.send(outcome));
+            let is_expired = !is_member && matches!(outcome, Outcome::Committed(..));
+            drop(reply.send(if is_expired { Outcome::Failed(AppendError::Expired) } else { outcome }));
         }
     }
 

@@ -10,6 +10,7 @@ use futures::stream::{BoxStream, Stream};
 use futures::{FutureExt, StreamExt};
 use proto::Revision;
 use proto::protocol::{Header, ReplicateRequest, ReplicateResponse};
+use runtime::CancellationToken;
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
@@ -17,6 +18,7 @@ use super::follower::{self, Applied, AppliedStep};
 use super::owner::{Owner, Worked};
 use super::view::Head;
 use super::writer::Writer;
+use crate::persist::Begin;
 
 /// Time for a stream to end by itself once it was superseded.
 const YIELD_AFTER: Duration = Duration::from_secs(1);
@@ -50,6 +52,8 @@ pub(super) struct Following {
     responses: mpsc::Sender<Result<ReplicateResponse, Status>>,
     /// Until there is content, primary and replica agree on the spool that there was.
     is_agreeing: bool,
+    /// Fires when the stream ends.
+    ended: CancellationToken,
 }
 
 impl Follow {
@@ -67,6 +71,15 @@ pub(super) enum Brought {
 }
 
 impl Following {
+    /// When this replica uploads a fragment that was completed under this stream. One from before it may be of a primary
+    /// that is gone.
+    pub(super) fn upload_begin(&self) -> Begin {
+        match self.is_agreeing {
+            true => Begin::Now,
+            false => Begin::AfterPrimary(self.ended.clone()),
+        }
+    }
+
     /// The next messages: all that are there. May be dropped and called again.
     pub(super) async fn brought(&mut self) -> Brought {
         let first = tokio::select! {
@@ -121,7 +134,9 @@ impl Owner {
         self.drop_pipeline();
         let Follow { header, opening, requests, responses, accepted } = follow;
         let revision = opening.header.as_ref().map_or(Revision::NONE, Header::revision);
-        self.following = Some(Following { header: Some(header), requests, responses, is_agreeing: true });
+        let ended = CancellationToken::new();
+        self.following =
+            Some(Following { header: Some(header), requests, responses, is_agreeing: true, ended });
         // Nobody may have waited until now; the stream's end shows that too.
         let _ = accepted.send(());
         if let Some(writer) = &mut self.writer
@@ -216,7 +231,9 @@ impl Owner {
 
     /// Takes the spool back. What was not committed is forgotten.
     pub(super) fn end_following(&mut self) {
-        self.following = None;
+        if let Some(following) = self.following.take() {
+            following.ended.cancel();
+        }
         self.yield_at = None;
         if let Some(writer) = &mut self.writer {
             writer.dir.undo();

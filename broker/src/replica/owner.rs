@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use fragment::spool::RollPolicy;
 use futures::future::BoxFuture;
@@ -28,7 +27,7 @@ use super::view::{Head, IndexView};
 use super::writer::{GroupResult, Writer};
 use super::{Farewell, Job, Message, Outcome, ReplicaDeps, Synchronised};
 use crate::append::Terms;
-use crate::persist::REPLICA_UPLOADS_AFTER;
+use crate::persist::Begin;
 use crate::pipeline::{Gather, PipelineError};
 use crate::spool::{Adopted, CompletedSpool, LocalFile, SpoolError, SpoolPlace};
 
@@ -291,9 +290,9 @@ impl Owner {
             Some(own) => own.try_send(Message::Stored(Box::new(fragment), file)).is_ok(),
             None => false,
         };
-        let delay = if self.following.is_some() { REPLICA_UPLOADS_AFTER } else { Duration::ZERO };
+        let begin = self.following.as_ref().map_or(Begin::Now, Following::upload_begin);
         let (spec, abandon) = (self.spec.clone(), self.abandon.clone());
-        self.deps.persister.submit(spool, delay, spec, abandon, Box::new(stored));
+        self.deps.persister.submit(spool, begin, spec, abandon, Box::new(stored));
     }
 
     /// Publishes the index and the journal's end.

@@ -168,6 +168,7 @@ fn deps(disk: &ImageDisk, dir: &Path, durability: Durability) -> ReplicaDeps {
         durability,
         connector,
         marks,
+        is_member: Arc::new(|| true),
     })
 }
 

@@ -25,6 +25,8 @@ use super::dir::{
 use super::disk::{DiskFile, read_full_at};
 use super::file::LocalFile;
 
+/// Added to the name of a spool whose journal was deleted, or has gone on without it.
+const STALE_SUFFIX: &str = ".stale";
 /// Bytes read at a time to verify content.
 const VERIFY_READ_BYTES: usize = 1 << 20;
 
@@ -106,7 +108,7 @@ impl SpoolDir {
         let reason = || format!("replicas agreed on the route of revision {revision}, it is of {synced_at}");
         let current = written.file.filter(|_| !written.fragment.is_empty());
         for file in completed.iter().map(|spool| &spool.file).chain(&current) {
-            Unusable { suffix: ".stale", reason: reason() }.set_aside(&place, file.path())?;
+            Unusable { suffix: STALE_SUFFIX, reason: reason() }.set_aside(&place, file.path())?;
         }
         let spool = Spool::new(place.head.journal.clone());
         Ok(SpoolDir::new(place, spool, None, next_file, Revision::NONE))
@@ -127,10 +129,16 @@ impl Unusable {
     /// Gives the file another name.
     fn set_aside(self, place: &SpoolPlace, path: &Path) -> Result<(), SpoolError> {
         let aside = path.with_extension(format!("{}{}", &SPOOL_SUFFIX[1..], self.suffix));
-        tracing::error!(
-            journal = %place.head.journal, spool = %path.display(), renamed = %aside.display(), reason = %self.reason,
-            "spool cannot be adopted and is set aside"
-        );
+        let (journal, spool, renamed, reason) =
+            (&place.head.journal, path.display(), aside.display(), &self.reason);
+        match self.suffix {
+            STALE_SUFFIX => {
+                tracing::info!(%journal, %spool, %renamed, %reason, "spool is out of date and is set aside")
+            }
+            _ => {
+                tracing::error!(%journal, %spool, %renamed, %reason, "spool cannot be adopted and is set aside")
+            }
+        }
         place.disk.rename(path, &aside).map_err(|err| io_error("setting aside", path, err))
     }
 }
@@ -148,7 +156,7 @@ fn read_file(place: &SpoolPlace, number: u64) -> Result<Result<Found, Unusable>,
     };
     if manifest.head != place.head {
         let reason = format!("it is of {:?} (expected {:?})", manifest.head, place.head);
-        return Ok(Err(Unusable { suffix: ".stale", reason }));
+        return Ok(Err(Unusable { suffix: STALE_SUFFIX, reason }));
     }
     let next_sequence = manifest.commits[0].sequence + 1;
     let newest_end = manifest.commits[0].fragment.end;

@@ -61,6 +61,7 @@ struct Inner {
     ttl: Duration,
     etcd: Etcd,
     lost: watch::Receiver<Option<LeaseLost>>,
+    expires_at: watch::Receiver<Instant>,
     /// Ends the renewals.
     stop: CancellationToken,
 }
@@ -93,7 +94,9 @@ fn seconds(ttl: Duration) -> i64 {
 /// Begins to renew a lease which ends at `deadline`, after a `first` wait.
 fn keep(etcd: &Etcd, id: i64, ttl: Duration, deadline: Instant, first: Duration) -> Lease {
     let (lost_sender, lost) = watch::channel(None);
-    let inner = Inner { id, ttl, etcd: etcd.clone(), lost, stop: etcd.tasks().token().child_token() };
+    let (deadline, expires_at) = watch::channel(deadline);
+    let stop = etcd.tasks().token().child_token();
+    let inner = Inner { id, ttl, etcd: etcd.clone(), lost, expires_at, stop };
     let lease = Lease { inner: Arc::new(inner) };
     let renewer = Renewer {
         id,
@@ -133,6 +136,12 @@ impl Lease {
     /// Whether the server has, or may have, dropped the lease. Not set by [`Lease::revoke`].
     pub fn is_lost(&self) -> bool {
         self.inner.lost.borrow().is_some()
+    }
+
+    /// Whether the whole time to live has passed since the last renewal, even if this process was stopped meanwhile and has
+    /// not noticed yet: others may have taken over.
+    pub fn has_expired(&self) -> bool {
+        self.is_lost() || self.inner.etcd.clock().now() >= *self.inner.expires_at.borrow()
     }
 
     /// Completes when the lease is lost, and says why; never after a [`Lease::revoke`].
@@ -182,7 +191,7 @@ struct Renewer {
     ttl: Duration,
     etcd: Etcd,
     /// When the lease ends on the server at the earliest.
-    deadline: Instant,
+    deadline: watch::Sender<Instant>,
     client: Option<Client>,
     stream: Option<(LeaseKeeper, LeaseKeepAliveStream)>,
     backoff: Backoff,
@@ -195,6 +204,10 @@ enum Renewal {
 }
 
 impl Renewer {
+    fn deadline(&self) -> Instant {
+        *self.deadline.borrow()
+    }
+
     /// Runs until the lease is lost.
     async fn run(mut self, first: Duration) -> LeaseLost {
         let (pace, patience) = (self.ttl / RENEWALS, (self.ttl / 6).max(ANSWER_TIMEOUT_MIN));
@@ -202,10 +215,10 @@ impl Renewer {
         clock.sleep(first).await;
         loop {
             let sent = clock.now();
-            let limit = self.deadline.min(sent + patience);
+            let limit = self.deadline().min(sent + patience);
             let wait = match clock.timeout_at(limit, self.renew()).await {
                 Ok(Ok(Renewal::Done)) => {
-                    self.deadline = sent + self.ttl;
+                    self.deadline.send_replace(sent + self.ttl);
                     self.backoff.reset();
                     pace
                 }
@@ -225,8 +238,8 @@ impl Renewer {
                     Duration::ZERO
                 }
             };
-            clock.sleep_until(self.deadline.min(clock.now() + wait)).await;
-            if clock.now() >= self.deadline {
+            clock.sleep_until(self.deadline().min(clock.now() + wait)).await;
+            if clock.now() >= self.deadline() {
                 return LeaseLost::NotRenewed(self.ttl);
             }
         }

@@ -284,3 +284,21 @@ async fn a_replica_whose_sync_failed_goes_on_in_a_new_file() {
     primary.is_ok().await;
     assert_eq!(fixture.read(100), b"one");
 }
+
+#[tokio::test]
+async fn a_broker_whose_lease_has_expired_acknowledges_nothing() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), ImageDisk::default());
+    let is_member = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let asked = Arc::clone(&is_member);
+    let deps = ReplicaDeps {
+        is_member: Arc::new(move || asked.load(std::sync::atomic::Ordering::Relaxed)),
+        ..deps(&disk, dir.path(), Durability::Process)
+    };
+    let replica = Replica::start(journal(), Revision(7), Arc::new(spec(&[])), deps.clone());
+    let fixture = Fixture { dir, disk, deps, replica };
+    fixture.synchronise(&[]).await.unwrap();
+    assert_eq!(fixture.append(b"one").await, (0, 3));
+    is_member.store(false, std::sync::atomic::Ordering::Relaxed);
+    let error = error(fixture.queue(b"two", Wants::default(), &[]).await);
+    assert_eq!(error, "the broker's etcd lease expired before the append was acknowledged");
+}
