@@ -224,6 +224,12 @@ impl Resolver {
         self.inner.published.borrow().replicas.values().filter_map(|local| local.replica.clone()).collect()
     }
 
+    /// Whether there is a replica of the journal.
+    pub fn serves(&self, journal: &str) -> bool {
+        let published = self.inner.published.borrow();
+        published.replicas.get(journal).is_some_and(|local| local.replica.is_some())
+    }
+
     /// Stops serving local replicas, and waits until all have shut down. Requests that others answer are proxied still.
     pub async fn stop_serving(&self) {
         self.inner.stop.cancel();

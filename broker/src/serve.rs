@@ -18,6 +18,7 @@ const THREADS_LIMIT: Duration = Duration::from_secs(2);
 /// What the person who started it must know is printed to standard error, whatever the level of the log.
 pub fn serve(args: ServeArgs) -> ExitCode {
     runtime::logging::init(&args.log);
+    runtime::limits::raise_open_files();
     let outcome = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(threads) => {
             let outcome = threads.block_on(run(args));

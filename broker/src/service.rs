@@ -55,11 +55,13 @@ impl JournalService {
         JournalService { shell, metrics }
     }
 
-    /// Shows the end of a journal that this broker, rather than a peer, has appended to.
+    /// Shows the end of a journal that this broker, rather than a peer, has appended to. Not of one which was taken from it
+    /// meanwhile: nobody would drop the series then.
     fn note_write_head(&self, shell: &Shell, response: &AppendResponse) {
         let process = response.header.as_ref().and_then(|header| header.process());
-        if let Some(commit) =
-            response.commit.as_ref().filter(|_| process.is_some_and(|id| shell.resolver.me() == id))
+        let is_here = process.is_some_and(|id| shell.resolver.me() == id);
+        if let Some(commit) = response.commit.as_ref().filter(|_| is_here)
+            && shell.resolver.serves(&commit.journal)
         {
             self.metrics.write_head(&commit.journal, commit.end);
         }
