@@ -290,7 +290,7 @@ impl Replica {
         };
         deps.tasks.spawn("refresh", OnError::Log, refresh.run(deps.clone()));
         let channels = Channels { spec: spec.subscribe(), publisher, inbox, own, epoch, stop };
-        deps.tasks.spawn("replica", OnError::Log, Owner::new(place, deps.clone(), channels).run());
+        deps.tasks.spawn("replica", OnError::Log, Box::new(Owner::new(place, deps.clone(), channels)).run());
         let started_at = deps.clock.now();
         let inner = Inner { journal, messages, spec, view, bucket: Mutex::default(), started_at, wanted };
         Replica { inner: Arc::new(inner) }

@@ -147,8 +147,9 @@ impl Owner {
         }
     }
 
-    /// Runs until the replica is shut down, or its process stops.
-    pub(super) async fn run(mut self) -> Result<(), BoxError> {
+    /// Runs until the replica is shut down, or its process stops. The owner is boxed, since a future keeps room for its
+    /// argument twice.
+    pub(super) async fn run(mut self: Box<Self>) -> Result<(), BoxError> {
         let _stop_others = self.stop.clone().drop_guard();
         let mut batch = Vec::new();
         self.adopt();

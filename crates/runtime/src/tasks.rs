@@ -135,14 +135,15 @@ impl TaskGroup {
         let task: Arc<str> = format!("{}/{name}", self.inner.name).into();
         let registration = self.register(&task);
         let inner = Arc::clone(&self.inner);
-        self.start(async move {
+        // Combinators rather than an async block, which would keep room for the future twice: where it was captured, and
+        // where it is awaited.
+        self.start(AssertUnwindSafe(future).catch_unwind().map(move |outcome| {
             let _registration = registration;
-            let outcome = AssertUnwindSafe(future).catch_unwind().await;
             let outcome = outcome.unwrap_or_else(|panic| Err(Panicked(panic_text(&*panic)).into()));
             if let Err(source) = outcome {
                 inner.failed(TaskError { task, source }, on_error);
             }
-        });
+        }));
     }
 
     /// Runs `f` on a thread where blocking is allowed; the returned future gives its result. A panic of `f` goes on in
