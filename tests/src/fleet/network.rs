@@ -6,13 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use runtime::{BoxError, Entropy};
 use tokio::process::Command;
 
 use crate::sandbox;
 
-const BRIDGE: &str = "courant0";
+/// Counts the networks of this process: links of an earlier one may take a while to go.
+static NETWORKS: AtomicU32 = AtomicU32::new(0);
 /// The first three bytes of every address on the bridge.
 const SUBNET: [u8; 3] = [10, 91, 0];
 /// The harness's own address.
@@ -44,8 +46,16 @@ impl Place {
 pub enum Network {
     /// Everything on 127.0.0.1.
     Loopback,
-    /// A namespace for each process, by its name.
-    Namespaces(BTreeMap<String, Ipv4Addr>),
+    /// A namespace for each process.
+    Namespaces(Namespaces),
+}
+
+/// Namespaces on one bridge.
+#[derive(Debug)]
+pub struct Namespaces {
+    bridge: String,
+    /// By name.
+    addresses: BTreeMap<String, Ipv4Addr>,
 }
 
 impl Network {
@@ -54,16 +64,17 @@ impl Network {
         if !sandbox::is_inside() {
             return Ok(Network::Loopback);
         }
-        // What another fleet of this sandbox has left.
+        // What an earlier network of this sandbox has left: its processes are gone, and its address is needed.
         run(&["ip", "-all", "netns", "delete"]).await?;
-        if run(&["ip", "link", "show", BRIDGE]).await.is_ok() {
-            run(&["ip", "link", "delete", BRIDGE]).await?;
+        let number = NETWORKS.fetch_add(1, Ordering::Relaxed);
+        if let Some(earlier) = number.checked_sub(1) {
+            run(&["ip", "link", "delete", &format!("courant{earlier}")]).await?;
         }
-        let own = format!("{}/24", address(OWN));
-        run(&["ip", "link", "add", BRIDGE, "type", "bridge"]).await?;
-        run(&["ip", "address", "add", &own, "dev", BRIDGE]).await?;
-        run(&["ip", "link", "set", BRIDGE, "up"]).await?;
-        Ok(Network::Namespaces(BTreeMap::new()))
+        let (bridge, own) = (format!("courant{number}"), format!("{}/24", address(OWN)));
+        run(&["ip", "link", "add", &bridge, "type", "bridge"]).await?;
+        run(&["ip", "address", "add", &own, "dev", &bridge]).await?;
+        run(&["ip", "link", "set", &bridge, "up"]).await?;
+        Ok(Network::Namespaces(Namespaces { bridge, addresses: BTreeMap::new() }))
     }
 
     /// Whether processes can be cut off.
@@ -78,10 +89,8 @@ impl Network {
                 let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
                 Ok(Place { address, wrapper: Vec::new() })
             }
-            Network::Namespaces(places) => {
-                let ip = address(u8::try_from(places.len() + 1)?);
-                add_namespace(name, &ip, places.len()).await?;
-                places.insert(name.to_owned(), ip);
+            Network::Namespaces(namespaces) => {
+                let ip = namespaces.add(name).await?;
                 let wrapper = ["ip", "netns", "exec", name].map(str::to_owned).to_vec();
                 Ok(Place { address: SocketAddr::from((ip, port)), wrapper })
             }
@@ -90,16 +99,17 @@ impl Network {
 
     /// Drops all packets that `from` sends to `to`, from now on.
     pub async fn cut(&self, from: &str, to: &str) -> Result<(), BoxError> {
-        let Network::Namespaces(places) = self else { return Err("loopback cannot be cut".into()) };
-        let source = places.get(from).ok_or_else(|| format!("no place is called {from}"))?.to_string();
+        let Network::Namespaces(namespaces) = self else { return Err("loopback cannot be cut".into()) };
+        let source =
+            namespaces.addresses.get(from).ok_or_else(|| format!("no place is called {from}"))?.to_string();
         let rule = ["iptables", "-w", "-A", "INPUT", "-s", &source, "-j", "DROP"];
         run(&[&["ip", "netns", "exec", to][..], &rule].concat()).await
     }
 
     /// Ends every cut.
     pub async fn heal(&self) -> Result<(), BoxError> {
-        let Network::Namespaces(places) = self else { return Ok(()) };
-        for name in places.keys() {
+        let Network::Namespaces(namespaces) = self else { return Ok(()) };
+        for name in namespaces.addresses.keys() {
             run(&["ip", "netns", "exec", name, "iptables", "-w", "-F", "INPUT"]).await?;
         }
         Ok(())
@@ -111,14 +121,21 @@ fn address(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(a, b, c, last)
 }
 
-async fn add_namespace(name: &str, ip: &Ipv4Addr, index: usize) -> Result<(), BoxError> {
-    let (outer, prefixed) = (format!("courant0v{index}"), format!("{ip}/24"));
-    run(&["ip", "netns", "add", name]).await?;
-    run(&["ip", "link", "add", &outer, "type", "veth", "peer", "name", "eth0", "netns", name]).await?;
-    run(&["ip", "link", "set", &outer, "master", BRIDGE, "up"]).await?;
-    run(&["ip", "-n", name, "address", "add", &prefixed, "dev", "eth0"]).await?;
-    run(&["ip", "-n", name, "link", "set", "eth0", "up"]).await?;
-    run(&["ip", "-n", name, "link", "set", "lo", "up"]).await
+impl Namespaces {
+    /// A new namespace, linked to the bridge. Gives its address.
+    async fn add(&mut self, name: &str) -> Result<Ipv4Addr, BoxError> {
+        let index = self.addresses.len();
+        let ip = address(u8::try_from(index + 1)?);
+        let (outer, prefixed) = (format!("{}v{index}", self.bridge), format!("{ip}/24"));
+        run(&["ip", "netns", "add", name]).await?;
+        run(&["ip", "link", "add", &outer, "type", "veth", "peer", "name", "eth0", "netns", name]).await?;
+        run(&["ip", "link", "set", &outer, "master", &self.bridge, "up"]).await?;
+        run(&["ip", "-n", name, "address", "add", &prefixed, "dev", "eth0"]).await?;
+        run(&["ip", "-n", name, "link", "set", "eth0", "up"]).await?;
+        run(&["ip", "-n", name, "link", "set", "lo", "up"]).await?;
+        self.addresses.insert(name.to_owned(), ip);
+        Ok(ip)
+    }
 }
 
 /// Runs a command to its end; an error says what it said.
