@@ -96,7 +96,8 @@ impl Consumer {
     /// If the port is taken, the broker's address malformed, or etcd out of reach.
     pub async fn start<A: Application>(app: A, options: ConsumerOptions) -> Result<Consumer, BoxError> {
         let groups = Groups::new();
-        match Consumer::start_in(&groups, app, options).await {
+        // On the heap, as it is large, and so would be each future that awaits it.
+        match Box::pin(Consumer::start_in(&groups, app, options)).await {
             Ok(consumer) => Ok(consumer),
             Err(error) => {
                 drop(groups.stop(Duration::ZERO).await);

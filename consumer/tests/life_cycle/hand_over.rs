@@ -4,6 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use consumer::Consumer;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use proto::consumer::list_response;
 use proto::consumer::replica_status::Code;
 use runtime::{Clock, Metrics};
@@ -73,8 +75,13 @@ async fn a_hot_standby_takes_over_reading_only_the_tail() {
     fixture.stop().await;
 }
 
+/// A member leaves in order.
+fn leave(member: Consumer) -> BoxFuture<'static, ()> {
+    async { member.stop().await.unwrap() }.boxed()
+}
+
 /// Publishes one key after the other while `leaving` goes on, and some more.
-async fn publish_during(fixture: &Fixture, leaving: impl Future<Output = ()>) -> (u64, i64) {
+async fn publish_during(fixture: &Fixture, leaving: BoxFuture<'static, ()>) -> (u64, i64) {
     let (done, mut is_done) = tokio::sync::watch::channel(false);
     let publish = async {
         let mut count = 0;
@@ -114,8 +121,7 @@ async fn members_leave_one_by_one_and_no_message_is_consumed_twice() {
         let listed = wait_for(&shards, |shard| is_ready(shard, left.min(1))).await;
         let (leaves, others) = split(&listed, members);
         // The last member has nobody to leave the shard to.
-        let (published, published_end) =
-            publish_during(&fixture, async { leaves.stop().await.unwrap() }).await;
+        let (published, published_end) = publish_during(&fixture, leave(leaves)).await;
         (count, end) = (count + published, published_end);
         members = others;
     }
@@ -140,7 +146,7 @@ async fn a_member_which_leaves_serves_until_another_is_ready() {
     fixture.create(&shards, WITH_LOG).await;
     wait_for(&shards, is_primary).await;
     let stays = fixture.member(&app).await;
-    let (count, end) = publish_during(&fixture, async { leaves.stop().await.unwrap() }).await;
+    let (count, end) = publish_during(&fixture, leave(leaves)).await;
     let shards = fixture.shards(&stays);
     wait_for(&shards, |shard| is_primary_at(shard, &stays)).await;
     let publish_at = stat(&shards, end).await.unwrap().publish_at[COUNTS];

@@ -108,11 +108,13 @@ fn keep(etcd: &Etcd, id: i64, ttl: Duration, deadline: Instant, first: Duration)
         backoff: Backoff::new(RENEW_BACKOFF),
     };
     let stop = lease.inner.stop.clone();
+    // On the heap, as a renewal holds all that a connection takes.
+    let renew = Box::pin(renewer.run(first));
     etcd.tasks().spawn("keep lease alive", OnError::Log, async move {
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
-            reason = renewer.run(first) => {
+            reason = renew => {
                 tracing::warn!(lease = id, %reason, "etcd lease is lost");
                 lost_sender.send_replace(Some(reason));
             }

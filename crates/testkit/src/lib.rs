@@ -35,7 +35,8 @@ impl TestBroker {
         let dir = TempDir::with_prefix("courant-testkit-")?;
         let mut options = BrokerOptions::embedded(dir.path().join("data"));
         adjust(&mut options);
-        let broker = Broker::start(options).await?;
+        // On the heap: the future of a whole broker would burden the stack of every test.
+        let broker = Box::pin(Broker::start(options)).await?;
         let bind = broker.endpoint().trim_start_matches("http://").to_owned();
         Ok(TestBroker { broker, bind, dir, tasks: TaskGroup::new("testkit") })
     }
@@ -50,7 +51,7 @@ impl TestBroker {
         options.bind.clone_from(&bind);
         adjust(&mut options);
         broker.stop().await?;
-        Ok(TestBroker { broker: Broker::start(options).await?, bind, dir, tasks })
+        Ok(TestBroker { broker: Box::pin(Broker::start(options)).await?, bind, dir, tasks })
     }
 
     /// The URL of the broker, and of its etcd.
