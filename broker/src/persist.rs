@@ -10,8 +10,9 @@
 //!
 //! A journal without stores keeps its fragments on local disk, and is served from there.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fragment::Fragment;
@@ -25,8 +26,9 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::spool::{CompletedSpool, LocalFile, SpoolDisk};
 
-/// Fragments that are compressed and uploaded at a time, by a whole broker.
-const UPLOADS_AT_ONCE_MAX: usize = 8;
+/// Fragments of a broker that are compressed and uploaded to one store at a time. Each store has its own share: one that hangs
+/// must not keep fragments from the others.
+const UPLOADS_TO_STORE_MAX: usize = 8;
 /// Waits after failures; the last one repeats.
 const RETRY_WAITS: &[Duration] = &[
     Duration::from_millis(200),
@@ -67,7 +69,8 @@ struct Inner {
     tasks: TaskGroup,
     stores: Stores,
     disk: Arc<dyn SpoolDisk>,
-    uploads: Arc<Semaphore>,
+    /// By store.
+    uploads: Arc<Mutex<BTreeMap<Arc<str>, Arc<Semaphore>>>>,
     persisted: IntCounter,
     /// Fragments that have a store and are not in it.
     pending: watch::Sender<usize>,
@@ -101,7 +104,7 @@ impl Persister {
                 tasks: tasks.child("persist"),
                 stores: stores.clone(),
                 disk: Arc::clone(disk),
-                uploads: Arc::new(Semaphore::new(UPLOADS_AT_ONCE_MAX)),
+                uploads: Arc::default(),
                 persisted,
                 pending: watch::Sender::new(0),
                 draining: CancellationToken::new(),
@@ -262,7 +265,8 @@ impl Inner {
         spec: &JournalSpec,
         url: &str,
     ) -> Result<Fragment, PersistError> {
-        let _upload = self.uploads.acquire().await.expect("it is never closed");
+        let uploads = self.uploads_to(url);
+        let _upload = uploads.acquire().await.expect("it is never closed");
         let fragment = placed(spool, spec, url)?;
         let store = self.stores.get(url)?;
         if !store.exists(&fragment).await? {
@@ -273,6 +277,16 @@ impl Inner {
             store.put(&fragment, None, Arc::new(open)).await?;
         }
         Ok(Fragment { mod_time: self.clock.unix_seconds(), ..fragment })
+    }
+
+    fn uploads_to(&self, url: &str) -> Arc<Semaphore> {
+        let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = uploads.get(url) {
+            return Arc::clone(known);
+        }
+        let new = Arc::new(Semaphore::new(UPLOADS_TO_STORE_MAX));
+        uploads.insert(url.into(), Arc::clone(&new));
+        new
     }
 
     async fn on_stored(&self, fragment: Fragment, file: LocalFile, stored: Stored) {
