@@ -280,8 +280,12 @@ async fn announce(
     endpoint: &str,
 ) -> Result<(Membership, Revision), BoxError> {
     let last_lease = match options.etcd {
-        // Only processes on this data directory have been members under this id.
-        EtcdChoice::Embedded => etcd.get(&options.prefix.member(me)).await?.map(|kv| kv.lease),
+        // Only processes on this data directory have been members under this id. One under another id would not be missed
+        // for the hour of its lease.
+        EtcdChoice::Embedded => {
+            let key = options.prefix.member(me);
+            etcd.get(&key).await?.map(|kv| kv.lease).or_else(|| data_dir.last_lease())
+        }
         // Whoever copied the data directory to another machine must not stand in for the broker that runs there.
         EtcdChoice::Address(_) => data_dir.last_lease(),
     };
