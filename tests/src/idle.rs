@@ -23,8 +23,9 @@ const READY_LIMIT: Duration = Duration::from_secs(120);
 const ASSIGNED_LIMIT: Duration = Duration::from_secs(600);
 /// Pause between two looks.
 const POLL: Duration = Duration::from_millis(200);
-/// The settling of what assignment left behind, before anything is measured.
-const SETTLE: Duration = Duration::from_secs(20);
+/// The settling of what the start left behind, before anything is measured: the first fragments of journals are stored after
+/// their second pulse.
+const SETTLE: Duration = Duration::from_secs(120);
 /// Time over which an idle broker is watched: its journals pulse once a minute.
 const WINDOW: Duration = Duration::from_secs(60);
 /// Appends under way at a time.

@@ -138,7 +138,8 @@ where
             let spec = follow!(self.accept_status(&at).await?);
             let Some(replica) = at.replica.clone().filter(|_| at.is_local) else {
                 follow!(self.await_replicas(&at, &spec));
-                return self.proxy(&at).await;
+                // Boxed, as are requests to etcd: the clients' futures are large, and every append would keep room for them.
+                return Box::pin(self.proxy(&at)).await;
             };
             let synced_at = follow!(self.synchronise(&at, &replica).await?);
             follow!(self.publish_route(&at, &spec, synced_at).await?);
@@ -224,7 +225,7 @@ where
         let Some(txn) = assign::publish_route(route_of(at), &at.assignments, mark, key) else {
             return Ok(Step::On(()));
         };
-        self.read_through = assign::run(mirror.etcd(), txn).await.map_err(Failure::Assignments)?;
+        self.read_through = Box::pin(assign::run(mirror.etcd(), txn)).await.map_err(Failure::Assignments)?;
         Ok(Step::Resolve)
     }
 
@@ -275,7 +276,7 @@ where
         let mirror = self.context.resolver.mirror();
         let key = mirror.item_key(journal.as_str());
         let txn = assign::change_suspension(key, item, transition, &at.assignments, assign::key_in(mirror));
-        self.read_through = assign::run(mirror.etcd(), txn).await.map_err(Failure::Suspension)?;
+        self.read_through = Box::pin(assign::run(mirror.etcd(), txn)).await.map_err(Failure::Suspension)?;
         self.roll_at_end = transition.level != Level::None;
         let Transition { level, offset } = transition;
         tracing::info!(%journal, level = level.as_str_name(), offset, "updated journal suspension");
