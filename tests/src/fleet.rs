@@ -278,6 +278,11 @@ impl Fleet {
         Ok(())
     }
 
+    /// Waits until every member serves, those included that are just being started again.
+    pub async fn wait_all_ready(&mut self) -> Result<(), BoxError> {
+        self.wait_ready(&self.all_names(), READY_LIMIT).await
+    }
+
     /// Waits until each of the members serves.
     pub async fn wait_ready(&mut self, names: &[String], limit: Duration) -> Result<(), BoxError> {
         let deadline = self.clock.now() + limit;

@@ -220,6 +220,8 @@ impl Chaos<'_> {
 
     /// Starts traffic and lets it run for a random moment.
     async fn start_traffic(&mut self, fleet: &mut Fleet) -> Result<Traffic, BoxError> {
+        // One that was stopped may have left by itself when the last round was over.
+        fleet.wait_all_ready().await?;
         let (name, seed) = (format!("round-{}", self.round), self.rng.random());
         let options = TrafficOptions { name, seed, ..Default::default() };
         let mut traffic = Traffic::start(fleet, &options).await?;
