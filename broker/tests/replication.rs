@@ -6,7 +6,7 @@ mod support;
 
 use broker::EtcdChoice;
 use proto::protocol::{AppendRequest, JournalSpec, LabelSelector, LabelSet, ReadRequest, Route, Status};
-use support::{Fixture, content, eventually, journal, upsert, within};
+use support::{Fixture, content, delete, eventually, journal, upsert, within};
 use tempfile::TempDir;
 
 const NAME: &str = "a/journal";
@@ -229,4 +229,60 @@ async fn a_new_replica_relays_what_only_the_others_have() {
     let metadata = ReadRequest { offset: 5, metadata_only: true, ..read };
     let responses = cluster.at(joined).read_all(metadata).await;
     assert_eq!((responses.len(), responses[0].offset), (1, 5));
+}
+
+#[tokio::test]
+async fn a_journal_made_again_after_it_was_deleted_begins_anew_on_every_replica() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.at(0).create(replicated()).await;
+    cluster.at(0).append(NAME, b"the former journal").await;
+    cluster.at(1).apply(vec![delete(NAME, -1)]).await;
+    eventually("the stores forget it too", async || {
+        let store = cluster.etcd.dir.path().join("store");
+        // What was stored belongs to whoever has the name next, unless it is removed.
+        drop(std::fs::remove_dir_all(store.join(NAME)));
+        let response = cluster.at(2).try_append(appending(), b"").await.unwrap();
+        (response.status() == Status::JournalNotFound).then_some(())
+    })
+    .await;
+    cluster.at(2).create(replicated()).await;
+    let response = cluster.at(2).append(NAME, b"new").await;
+    assert_eq!(response.commit.unwrap().begin, 0);
+    cluster.until_replicas_have(b"new").await;
+}
+
+#[tokio::test]
+async fn when_all_disks_are_lost_an_operator_says_where_to_go_on_and_the_store_serves_the_rest() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.at(0).create(replicated()).await;
+    cluster.at(0).append(NAME, b"stored").await;
+    // Leaving in order stores what there is.
+    let running: Vec<Fixture> = cluster.brokers.iter_mut().map(|broker| broker.take().unwrap()).collect();
+    drop(within(futures::future::join_all(running.into_iter().map(Fixture::stop))).await);
+    // As after a death of all of them: no floor is left in the specification.
+    let mut spec = cluster.etcd.list(LabelSelector::default()).await[0].journals[0].clone();
+    spec.spec.as_mut().unwrap().suspend = None;
+    cluster.etcd.apply(vec![upsert(spec.spec.unwrap(), spec.mod_revision)]).await;
+
+    for index in 0..3 {
+        let dir = TempDir::with_prefix("courant-broker-").unwrap();
+        let broker = cluster.broker(index, dir).await;
+        cluster.brokers[index] = Some(broker);
+    }
+    eventually("the stored end is known", async || {
+        let response = cluster.at(1).try_append(appending(), b"x").await.unwrap();
+        (response.status() == Status::IndexHasGreaterOffset).then_some(())
+    })
+    .await;
+    let reset = AppendRequest { offset: 6, ..appending() };
+    let response = cluster.at(1).try_append(reset, b"").await.unwrap();
+    assert_eq!(response.status(), Status::Ok);
+    let response = cluster.at(2).append(NAME, b", and more").await;
+    assert_eq!(response.commit.unwrap().begin, 6);
+    let read = cluster.at(0).read_all(ReadRequest { journal: NAME.to_owned(), ..Default::default() }).await;
+    assert_eq!(content(&read), b"stored, and more");
+}
+
+fn appending() -> AppendRequest {
+    AppendRequest { journal: NAME.to_owned(), ..Default::default() }
 }
