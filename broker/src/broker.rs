@@ -13,7 +13,7 @@ use std::time::Duration;
 use allocator::{AllocError, MaxFlowSolver};
 use axum::Router;
 use keyspace::embedded::EmbeddedEtcd;
-use keyspace::{Etcd, EtcdOptions, Membership, Predecessor};
+use keyspace::{Etcd, EtcdOptions, Lease, Membership, Predecessor};
 use prost::Message;
 use proto::protocol::journal_server::JournalServer;
 use proto::protocol::{BrokerSpec, ProcessSpec};
@@ -130,7 +130,11 @@ impl Broker {
         watch_lease(&membership, &groups.member);
         let mirror = Box::pin(load(&options, &etcd, revision, schema, &groups.work)).await?;
 
-        let replicas = replica_deps(&options, &data_dir, &stores, &membership, groups);
+        let marks = EtcdMarks::new(&etcd, options.prefix.as_str());
+        let incarnation = Box::pin(marks.incarnation(options.entropy.u64())).await?;
+        let lease = membership.lease().clone();
+        let etcd = EtcdParts { marks, incarnation, lease };
+        let replicas = replica_deps(&options, &data_dir, &stores, etcd, groups);
         let limits = append_limits(&options);
         let resolver =
             Resolver::start(me.clone(), mirror.clone(), replicas.clone(), limits, metrics, &groups.work);
@@ -332,20 +336,28 @@ fn append_limits(options: &BrokerOptions) -> AppendLimits {
     }
 }
 
+/// What replicas need of etcd.
+struct EtcdParts {
+    marks: EtcdMarks,
+    incarnation: u64,
+    lease: Lease,
+}
+
 fn replica_deps(
     options: &BrokerOptions,
     data_dir: &DataDir,
     stores: &Stores,
-    membership: &Membership,
+    etcd: EtcdParts,
     groups: &Groups,
 ) -> ReplicaDeps {
-    let lease = membership.lease().clone();
+    let EtcdParts { marks, incarnation, lease } = etcd;
     let tasks = groups.work.child("replicas");
     let mut deps = ReplicaDeps::new(ReplicaParts {
         clock: options.clock.clone(),
         entropy: options.entropy.clone(),
         connector: Arc::new(GrpcConnector::new(&Peers::default(), &options.clock, &tasks)),
-        marks: Arc::new(EtcdMarks::new(membership.etcd(), options.prefix.as_str())),
+        marks: Arc::new(marks),
+        incarnation,
         is_member: Arc::new(move || !lease.has_expired()),
         tasks,
         stores: stores.clone(),

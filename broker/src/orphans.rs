@@ -47,7 +47,8 @@ impl Orphans {
         match found {
             Ok(heads) => {
                 let pair = |head: Head| (head.journal, Revision(head.create_revision));
-                Orphans { found: heads.into_iter().map(pair).collect() }
+                let is_ours = |head: &Head| head.incarnation == deps.incarnation;
+                Orphans { found: heads.into_iter().filter(is_ours).map(pair).collect() }
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot look for spools of earlier processes");
@@ -91,7 +92,8 @@ impl Orphan {
     /// Submits what the spools hold to the persister, which removes what it has stored. Nobody else may use them meanwhile.
     pub async fn release(self, deps: &ReplicaDeps) {
         let Orphan { journal, create_revision, spec } = self;
-        let head = Head { journal: journal.clone(), create_revision: create_revision.0 };
+        let (incarnation, create_revision) = (deps.incarnation, create_revision.0);
+        let head = Head { journal: journal.clone(), incarnation, create_revision };
         let place = SpoolPlace::new(Arc::clone(&deps.disk), &deps.data_dir, deps.durability, head);
         let adopted = deps.tasks.spawn_blocking("adopt orphan", || SpoolDir::adopt(place)).await;
         let adopted = match adopted {

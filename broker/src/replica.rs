@@ -84,6 +84,8 @@ pub struct ReplicaDeps {
     pub connector: Arc<dyn PeerConnector>,
     /// Tells whether others have gone on without this broker.
     pub marks: Arc<dyn SyncMarks>,
+    /// Of the etcd whose revisions spools remember.
+    pub incarnation: u64,
     /// Whether this process still is the member that journals are assigned to: its lease has not expired.
     pub is_member: Arc<dyn Fn() -> bool + Send + Sync>,
     pub(crate) metrics: metrics::SpoolMetrics,
@@ -111,6 +113,8 @@ pub struct ReplicaParts {
     pub connector: Arc<dyn PeerConnector>,
     /// Tells whether others have gone on without this broker.
     pub marks: Arc<dyn SyncMarks>,
+    /// Of the etcd whose revisions spools remember.
+    pub incarnation: u64,
     /// Whether this process still is the member that journals are assigned to: its lease has not expired.
     pub is_member: Arc<dyn Fn() -> bool + Send + Sync>,
 }
@@ -129,6 +133,7 @@ impl ReplicaDeps {
             durability,
             connector,
             marks,
+            incarnation,
             is_member,
         } = parts;
         let content = ContentSpace::new(Arc::clone(&disk), &data_dir, APPENDS_IN_FLIGHT_BYTES_MAX);
@@ -146,6 +151,7 @@ impl ReplicaDeps {
             durability,
             connector,
             marks,
+            incarnation,
             is_member,
             metrics,
         }
@@ -274,7 +280,11 @@ impl Replica {
         let spec = watch::Sender::new(spec);
         let index = Arc::new(Index::new(journal.clone()));
         let (publisher, view) = watch::channel(IndexView { index, first_listing_done: false, head: None });
-        let head = SpoolHead { journal: journal.clone(), create_revision: create_revision.0 };
+        let head = SpoolHead {
+            journal: journal.clone(),
+            incarnation: deps.incarnation,
+            create_revision: create_revision.0,
+        };
         let place = SpoolPlace::new(Arc::clone(&deps.disk), &deps.data_dir, deps.durability, head);
         let stop = CancellationToken::new();
         let own = messages.downgrade();

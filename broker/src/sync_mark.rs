@@ -5,6 +5,9 @@
 //! last synchronisation in its spool. A spool of the mark's revision, or of a later attempt, was part of the last set that
 //! could acknowledge anything; an older one may lack what was acknowledged since, and may hold what was not.
 //!
+//! Revisions of an etcd that lost its data say nothing about those of the one before. So the first broker that finds none gives
+//! etcd an *incarnation*, a random number, and spools remember that too.
+//!
 //! Marks are kept outside of the prefix that brokers mirror, where other implementations would stumble over them. That of a
 //! deleted journal stays, and is void: it names the item's revision.
 
@@ -12,7 +15,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use keyspace::{Etcd, Op, PutLease};
+use keyspace::{Compare, Etcd, Op, OpResponse, PutLease, Txn};
 use proto::{JournalName, Revision};
 use runtime::BoxError;
 
@@ -40,6 +43,28 @@ impl EtcdMarks {
     /// Marks of the cluster whose keys begin with `prefix`.
     pub fn new(etcd: &Etcd, prefix: &str) -> EtcdMarks {
         EtcdMarks { etcd: etcd.clone(), prefix: prefix.into() }
+    }
+
+    /// The incarnation of etcd, which is `fresh` if it had none.
+    ///
+    /// # Errors
+    /// If etcd fails, or holds something else under the key.
+    pub async fn incarnation(&self, fresh: u64) -> Result<u64, BoxError> {
+        let key = format!("{ROOT}{}/incarnation", self.prefix);
+        let value = format!("{fresh:016x}");
+        let txn = Txn {
+            compares: vec![Compare::Version { key: key.clone(), equals: 0 }],
+            then: vec![Op::Put { key: key.clone(), value: value.into(), lease: PutLease::None }],
+            or_else: vec![Op::Get { key: key.clone() }],
+        };
+        let outcome = self.etcd.txn(txn).await?;
+        let found = match outcome.responses.into_iter().next() {
+            _ if outcome.succeeded => return Ok(fresh),
+            Some(OpResponse::Get(Some(found))) => found.value,
+            _ => return Err(format!("{key}: etcd says neither that it exists nor that it does not").into()),
+        };
+        let parsed = str::from_utf8(&found).ok().and_then(|text| u64::from_str_radix(text, 16).ok());
+        parsed.ok_or_else(|| format!("{key}: {found:?} (expected a hexadecimal number)").into())
     }
 }
 

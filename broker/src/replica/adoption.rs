@@ -4,7 +4,7 @@
 //! moment etcd knows the revision of the last route whose replicas agreed and could be written to ([`crate::sync_mark`]).
 //! Spools as of that revision, or of a later attempt, hold everything that was acknowledged, and go on. Older ones were left
 //! behind: others have gone on from what was acknowledged, and what these hold beyond it may contradict them. They are set
-//! aside.
+//! aside. So are spools of which etcd knows nothing: nothing of them was acknowledged, or not under this etcd.
 
 use std::sync::Arc;
 
@@ -100,7 +100,8 @@ impl Owner {
 
     pub(super) fn on_mark(&mut self, mark: Mark) {
         let mark = match mark {
-            Ok(mark) => mark.unwrap_or(Revision::NONE),
+            // Beyond every spool.
+            Ok(mark) => mark.unwrap_or(Revision(i64::MAX)),
             Err(error) => {
                 let error: Arc<str> = format!("reading the journal's synchronisation mark: {error}").into();
                 tracing::warn!(journal = %self.place.head.journal, %error, "cannot adopt spools yet");

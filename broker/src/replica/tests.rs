@@ -168,6 +168,7 @@ fn deps(disk: &ImageDisk, dir: &Path, durability: Durability) -> ReplicaDeps {
         durability,
         connector,
         marks,
+        incarnation: 1,
         is_member: Arc::new(|| true),
     })
 }
@@ -182,8 +183,15 @@ impl PeerConnector for Nobody {
 }
 
 /// What etcd says of the journal.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Marks(Arc<Mutex<Option<Revision>>>);
+
+/// Older than every spool.
+impl Default for Marks {
+    fn default() -> Marks {
+        Marks(Arc::new(Mutex::new(Some(Revision::NONE))))
+    }
+}
 
 impl SyncMarks for Marks {
     fn last(

@@ -18,7 +18,7 @@ fn journal() -> JournalName {
 }
 
 fn place(disk: &ImageDisk, durability: Durability) -> SpoolPlace {
-    let head = Head { journal: journal(), create_revision: 3 };
+    let head = Head { journal: journal(), incarnation: 1, create_revision: 3 };
     SpoolPlace::new(Arc::new(disk.clone()), Path::new("/data"), durability, head)
 }
 
@@ -136,7 +136,7 @@ fn what_cannot_be_adopted_is_set_aside_and_stops_nothing() {
     disk.corrupt("0000000000000001.spool", SLOT_BYTES + 30);
     disk.corrupt("0000000000000001.spool", SLOT_BYTES * 2 + 30);
     disk.corrupt("0000000000000002.spool", usize::try_from(CONTENT_AT).unwrap());
-    let other = Head { journal: journal(), create_revision: 4 };
+    let other = Head { journal: journal(), incarnation: 1, create_revision: 4 };
     let adopted = adopt(&disk, Durability::Process);
     assert_eq!(describe(&adopted), owned(&[(11, "four", "four"), (15, "five", "five"), (19, "", "five")]));
     // The empty fragment that the third file began with is verifiable, and nothing else of it.
@@ -190,7 +190,7 @@ fn a_full_disk_fails_the_append_and_leaves_nothing_of_it() {
 #[test]
 fn journals_have_directories_of_their_own() {
     let name = |journal: &str| {
-        let head = Head { journal: JournalName::parse(journal).unwrap(), create_revision: 0 };
+        let head = Head { journal: JournalName::parse(journal).unwrap(), incarnation: 1, create_revision: 0 };
         let place = SpoolPlace::new(Arc::new(OsDisk), Path::new("/"), Durability::Process, head);
         place.dir.file_name().unwrap().to_str().unwrap().to_owned()
     };

@@ -166,11 +166,6 @@ impl Membership {
         Ok(Some((Membership { etcd: etcd.clone(), key: key.to_owned(), lease: resumed, revision }, revision)))
     }
 
-    /// The etcd that the membership is in.
-    pub fn etcd(&self) -> &Etcd {
-        &self.etcd
-    }
-
     /// The lease under which the key stands.
     pub fn lease(&self) -> &Lease {
         &self.lease

@@ -179,10 +179,10 @@ async fn spools_that_were_left_behind_are_set_aside() {
     fixture.deps.tasks.cancel();
     within(fixture.deps.tasks.join()).await.unwrap();
 
-    // Others have agreed on a newer route than that of revision 3.
-    for (mark, is_current) in [(3, true), (4, false)] {
+    // The spools are of revision 3. Where others agreed on a newer route, or etcd knows of nothing, they are out of date.
+    for (mark, is_current) in [(Some(3), true), (Some(4), false), (None, false)] {
         let disk = fixture.disk.clone();
-        let marks = Marks(Arc::new(Mutex::new(Some(Revision(mark)))));
+        let marks = Marks(Arc::new(Mutex::new(mark.map(Revision))));
         let deps =
             ReplicaDeps { marks: Arc::new(marks), ..deps(&disk, fixture.dir.path(), Durability::Process) };
         let replica = Replica::start(journal(), Revision(7), Arc::new(spec(&[])), deps.clone());

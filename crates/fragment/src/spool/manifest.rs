@@ -13,7 +13,8 @@
 //! Layout, all numbers big-endian; every field is stored:
 //!
 //! ```text
-//! head    magic "COURANT SPOOL v2" | crc32c u32 of the rest | body length u32 | create revision i64 | journal name
+//! head    magic "COURANT SPOOL v2" | crc32c u32 of the rest | body length u32 | incarnation u64 | create revision i64
+//!         | journal name
 //! slot    crc32c u32 of the rest | body length u32 | sequence u64 | begin i64 | end i64 | sum 20 bytes | codec u8
 //!         | first append, Unix nanoseconds i64, -1 if none | synchronised at, etcd revision i64
 //!         | registers, an encoded LabelSet
@@ -51,6 +52,8 @@ pub const REGISTERS_BYTES_MAX: usize = SLOT_BYTES - FRAME_BYTES - COMMIT_FIXED_B
 pub struct Head {
     /// The journal.
     pub journal: JournalName,
+    /// Tells apart the lives of an etcd that lost its data: revisions of different ones say nothing about each other.
+    pub incarnation: u64,
     /// Revision at which the journal's specification was created. A journal that was deleted and made again is another
     /// journal, and does not adopt the spools of its former self.
     pub create_revision: i64,
@@ -144,7 +147,8 @@ impl Head {
     /// The bytes for the begin of a file.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
-        let mut body = self.create_revision.to_be_bytes().to_vec();
+        let mut body = self.incarnation.to_be_bytes().to_vec();
+        body.extend(self.create_revision.to_be_bytes());
         body.extend_from_slice(self.journal.as_str().as_bytes());
         bytes.extend(frame(&body));
         bytes
@@ -160,10 +164,11 @@ impl Head {
             .ok_or_else(|| ManifestError::Magic { found: bytes[..bytes.len().min(MAGIC.len())].to_vec() })?;
         let record = || "head".to_owned();
         let mut body = Fields { body: unframe(record, rest)?, record: &record };
+        let incarnation = u64::from_be_bytes(body.take()?);
         let create_revision = i64::from_be_bytes(body.take()?);
         let journal = str::from_utf8(body.body).map_err(|err| body.wrong("journal name", err))?;
         let journal = JournalName::parse(journal).map_err(|err| body.wrong("journal name", err))?;
-        Ok(Head { journal, create_revision })
+        Ok(Head { journal, incarnation, create_revision })
     }
 }
 
@@ -336,7 +341,7 @@ mod tests {
     }
 
     fn head() -> Vec<u8> {
-        Head { journal: journal(), create_revision: 42 }.encode()
+        Head { journal: journal(), incarnation: 77, create_revision: 42 }.encode()
     }
 
     fn slots(commits: &[Commit]) -> Vec<Vec<u8>> {
@@ -351,8 +356,8 @@ mod tests {
     #[test]
     fn records_have_their_stored_form() {
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        expect!["434f5552414e542053504f4f4c207632133a31a000000011000000000000002a612f6a6f75726e616c"]
-            .assert_eq(&hex(&Head { journal: journal(), create_revision: 42 }.encode()));
+        expect!["434f5552414e542053504f4f4c2076326690d60a00000019000000000000004d000000000000002a612f6a6f75726e616c"]
+            .assert_eq(&hex(&Head { journal: journal(), incarnation: 77, create_revision: 42 }.encode()));
         expect!["e8953adb0000004c00000000000000090000000000000064000000000000006a8843d7f92416211de9ebb963ff4ce281259328780414d1120d7b160007000000000000000b0a0d0a06617574686f7212036f6e65"].assert_eq(&hex(&commit(9, b"foobar").encode().unwrap()));
     }
 
@@ -361,7 +366,7 @@ mod tests {
         let commits: Vec<_> =
             (0..11).map(|sequence| commit(sequence, &[b'x'; 11][..sequence as usize])).collect();
         let manifest = Manifest::decode(&head(), &slots(&commits)).unwrap();
-        assert_eq!(manifest.head, Head { journal: journal(), create_revision: 42 });
+        assert_eq!(manifest.head, Head { journal: journal(), incarnation: 77, create_revision: 42 });
         let newest_first: Vec<_> = commits[3..].iter().rev().cloned().collect();
         assert_eq!(manifest.commits, newest_first);
         assert_eq!(manifest.torn, []);
