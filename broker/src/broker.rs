@@ -117,6 +117,11 @@ impl Broker {
         let data_dir = DataDir::open(&options.data_dir)?;
         let me = data_dir.member_id(&options.zone, options.id.as_deref(), &options.entropy)?;
         let stores = open_stores(&options, &data_dir, &groups.stores)?;
+        // A broker that cannot reach etcd refuses connections, so that clients and peers turn to others at once.
+        let reached = match &options.etcd {
+            EtcdChoice::Embedded => None,
+            EtcdChoice::Address(address) => Some(Box::pin(connect(&options, address, groups)).await?),
+        };
         let listener = Listener::bind(&options.bind).await?;
         let endpoint = listener.endpoint(&options.host);
         let (shells, shell) = watch::channel(None);
@@ -124,7 +129,10 @@ impl Broker {
         let service = JournalService::new(shell, metrics.clone());
 
         let address = Box::pin(open_port(&options, &data_dir, listener, service, groups)).await?;
-        let etcd = Box::pin(connect(&options, &address, groups)).await?;
+        let etcd = match reached {
+            Some(etcd) => etcd,
+            None => Box::pin(connect(&options, &address, groups)).await?,
+        };
         let schema = JournalSchema { max_replication: options.max_replication };
         let (membership, revision) = Box::pin(announce(&options, &data_dir, &etcd, &me, &endpoint)).await?;
         watch_lease(&membership, &groups.member);

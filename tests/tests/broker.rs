@@ -79,6 +79,28 @@ async fn a_second_broker_on_one_data_directory_refuses_to_start() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_which_cannot_reach_etcd_refuses_connections() {
+    let dir = tempfile::tempdir().unwrap();
+    let tasks = runtime::TaskGroup::new("test");
+    // Nobody listens on the port of a listener that is gone.
+    let unused = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (etcd, port) = (unused(), unused());
+    let args = [
+        "serve".to_owned(),
+        format!("--etcd.address=http://{etcd}"),
+        "--broker.host=127.0.0.1".to_owned(),
+        format!("--broker.port={}", port.port()),
+        format!("--broker.data-dir={}", dir.path().join("data").display()),
+    ];
+    let launch = Launch::new("broker", binary("courant"), args, dir.path());
+    let mut broker = Process::start(&launch, &tasks).unwrap();
+    let waits = |line: &str| line.contains("taking a while").then_some(());
+    broker.wait_line("that it waits for etcd", LIMIT, waits).await.unwrap();
+    let refused = std::net::TcpStream::connect(port).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lone_broker_ends_on_sigterm_and_keeps_what_it_held() {
     let mut cluster = started(ClusterOptions::default()).await;
     let input = file(&cluster, "input", "kept\n");
