@@ -176,8 +176,8 @@ impl Fault {
         traffic: &mut Traffic,
         rng: &mut StdRng,
     ) -> Result<Struck, BoxError> {
-        let brokers = shuffled(fleet.names(Kind::Broker), rng);
-        let summers = shuffled(fleet.names(Kind::Summer), rng);
+        let brokers = targets(fleet, Kind::Broker, rng).await;
+        let summers = targets(fleet, Kind::Summer, rng).await;
         let mut struck = Struck { fault: self, targets: Vec::new(), tracer: None };
         match self {
             Fault::KillTwoBrokers => struck.kill(fleet, &brokers[..2]).await?,
@@ -373,8 +373,12 @@ async fn roll(fleet: &mut Fleet, traffic: &mut Traffic, names: Vec<String>) -> R
     Ok(())
 }
 
-fn shuffled(mut names: Vec<String>, rng: &mut StdRng) -> Vec<String> {
+/// Members in the order in which they are struck: those which are the primary of something come first.
+async fn targets(fleet: &Fleet, kind: Kind, rng: &mut StdRng) -> Vec<String> {
+    let mut names = fleet.names(kind);
     names.shuffle(rng);
+    let primaries = fleet.primaries(kind).await;
+    names.sort_by_key(|name| !primaries.contains(name));
     names
 }
 

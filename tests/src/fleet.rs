@@ -8,12 +8,13 @@ mod member;
 mod network;
 pub mod specs;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use client::{ClientOptions, ShardClient};
+use client::{ClientOptions, JournalClient, ShardClient};
 use proto::consumer::{ListRequest, list_response};
+use proto::protocol::{LabelSelector, Route};
 use runtime::{BoxError, Clock, Instant, TaskGroup};
 use tempfile::TempDir;
 
@@ -440,15 +441,51 @@ impl Fleet {
 
     /// The state of every shard's replicas, as the first summer that answers sees them.
     pub async fn describe_shards(&self) -> String {
+        match self.list_shards().await {
+            Some(listing) => listing.shards.iter().map(describe_shard).collect::<Vec<_>>().join(", "),
+            None => "no summer tells of shards".to_owned(),
+        }
+    }
+
+    /// The members of a kind which are the primary of something, as far as anybody tells.
+    pub async fn primaries(&self, kind: Kind) -> BTreeSet<String> {
+        let routes: Vec<Option<Route>> = match kind {
+            Kind::Etcd => Vec::new(),
+            Kind::Broker => {
+                let listing = self.list_journals().await.unwrap_or_default();
+                listing.journals.into_iter().map(|journal| journal.route).collect()
+            }
+            Kind::Summer => {
+                let listing = self.list_shards().await.unwrap_or_default();
+                listing.shards.into_iter().map(|shard| shard.route).collect()
+            }
+        };
+        let primary = |route: &Route| route.primary_id().map(|id| id.suffix.clone());
+        routes.iter().flatten().filter_map(primary).collect()
+    }
+
+    async fn list_shards(&self) -> Option<proto::consumer::ListResponse> {
         for index in 0..self.options.summers {
             let options = ClientOptions::new(self.tasks.clone());
             let Ok(client) = ShardClient::new(&self.summer_url(index), options) else { continue };
             let listing = self.clock.timeout(LIST_LIMIT, client.list(ListRequest::default())).await;
             if let Ok(Ok(listing)) = listing {
-                return listing.shards.iter().map(describe_shard).collect::<Vec<_>>().join(", ");
+                return Some(listing);
             }
         }
-        "no summer tells of shards".to_owned()
+        None
+    }
+
+    async fn list_journals(&self) -> Option<proto::protocol::ListResponse> {
+        for url in self.broker_urls() {
+            let options = ClientOptions::new(self.tasks.clone());
+            let Ok(client) = JournalClient::new(&url, options) else { continue };
+            let listing = client.list(LabelSelector::everything());
+            if let Ok(Ok(listing)) = self.clock.timeout(LIST_LIMIT, listing).await {
+                return Some(listing);
+            }
+        }
+        None
     }
 }
 
