@@ -392,7 +392,9 @@ fn run_allocator(options: &BrokerOptions, mirror: &Mirror, me: &MemberId, tasks:
     tasks.spawn("allocator", OnError::CancelGroup, async move {
         match run.await {
             // While stopping, the key and the mirror go away under the allocator.
-            Err(AllocError::MirrorStopped | AllocError::MemberNotFound(_)) if stop.is_cancelled() => Ok(()),
+            Err(AllocError::MirrorStopped(_) | AllocError::MemberNotFound(_)) if stop.is_cancelled() => {
+                Ok(())
+            }
             outcome => Ok(outcome?),
         }
     });

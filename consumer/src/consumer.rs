@@ -326,7 +326,9 @@ fn run_allocator(
                 Ok(())
             }
             // While stopping, the key and the mirror go away under the allocator.
-            Err(AllocError::MirrorStopped | AllocError::MemberNotFound(_)) if stop.is_cancelled() => Ok(()),
+            Err(AllocError::MirrorStopped(_) | AllocError::MemberNotFound(_)) if stop.is_cancelled() => {
+                Ok(())
+            }
             // The key goes with the lease. Shards are to find out whether they are fenced, so they are not cancelled.
             Err(error @ AllocError::MemberNotFound(_)) => {
                 tracing::error!(%error, "{LEASE_LOST}");

@@ -92,7 +92,7 @@ impl<A: Application> Driver<A> {
                 changed = spaces.changed() => changed,
             };
             if changed.is_err() {
-                return Err("the mirror of etcd has stopped".into());
+                return Err(self.process.mirror.why_stopped().to_string().into());
             }
             let key_space = Arc::clone(&spaces.borrow_and_update());
             self.converge(&key_space);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyspace::{EtcdError, KeySpace, Mirror};
+use keyspace::{EtcdError, KeySpace, Mirror, WhyStopped};
 use proto::{MemberId, Revision};
 use runtime::backoff::Backoff;
 use runtime::{Clock, Metrics, TaskGroup};
@@ -24,8 +24,8 @@ pub enum AllocError {
     #[error("member key not found in Etcd: {0}")]
     MemberNotFound(MemberId),
     /// The mirror stopped.
-    #[error("the mirror of etcd stopped")]
-    MirrorStopped,
+    #[error("{0}")]
+    MirrorStopped(WhyStopped),
 }
 
 /// Runs the allocator of the member `me`: leads when this member is the leader, and returns `Ok` when this member is
@@ -91,7 +91,7 @@ pub async fn run<S: Allocatable>(
         tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            changed = revisions.changed() => changed.map_err(|_| AllocError::MirrorStopped)?,
+            changed = revisions.changed() => changed.map_err(|_| leader.mirror_stopped())?,
         }
     }
 }
@@ -123,7 +123,7 @@ impl<S: Allocatable> Leader<S> {
     async fn lead(&mut self, space: &KeySpace<S>) -> Result<Round, AllocError> {
         match self.round(space).await {
             Ok(Some(through)) => {
-                self.mirror.wait_for(through).await.map_err(|_| AllocError::MirrorStopped)?;
+                self.mirror.wait_for(through).await.map_err(|_| self.mirror_stopped())?;
                 Ok(Round::Moved)
             }
             Ok(None) => Ok(Round::Quiet),
@@ -136,11 +136,15 @@ impl<S: Allocatable> Leader<S> {
     async fn catch_up(&self, me: &MemberId) -> Result<(), AllocError> {
         match self.mirror.etcd().range(&self.mirror.member_key(me), Revision::NONE).await {
             Ok((_, header)) => {
-                self.mirror.wait_for(header.revision).await.map_err(|_| AllocError::MirrorStopped)?;
+                self.mirror.wait_for(header.revision).await.map_err(|_| self.mirror_stopped())?;
             }
             Err(error) => tracing::debug!(%error, "cannot ask etcd for its revision"),
         }
         Ok(())
+    }
+
+    fn mirror_stopped(&self) -> AllocError {
+        AllocError::MirrorStopped(self.mirror.why_stopped())
     }
 
     /// One round: the revision that its transactions brought about, if they did.

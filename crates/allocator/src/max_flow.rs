@@ -11,13 +11,14 @@
 //! Items are solved in slices of [`SLICE_ITEMS`], in key order, each with its part of every member's limit. A slice is
 //! filled in levels ([`Level`]) which only ever widen what a member or a zone takes, so flow that an earlier level
 //! found is never given up and preferences 1 to 3 hold one after the other: what goes beyond fair shares is no more
-//! than what did not fit in them. Each level keeps the largest possible number of current assignments, then adds the
+//! than what did not fit in them. (Only where zones are too small for preference 2, it may be missed for a few items
+//! more than it must.) Each level keeps the largest possible number of current assignments, then adds the
 //! missing ones along shortest augmenting paths (see [`path`]).
 //!
 //! **Movement.** Say that K current assignments of a slice can be kept within fair shares and zones. A solution that
 //! places V assignments there makes at least V − K new ones. This one makes the fewest that any makes: V − K, plus one
 //! for each kept assignment that a path must displace, which happens only where no member with room may take the item.
-//! What does not fit in fair shares or zones may add one move for each such assignment. So an unchanged input moves
+//! What does not fit in fair shares or zones may add two moves for each such assignment. So an unchanged input moves
 //! nothing, a member which leaves moves its own assignments, and one which joins moves what exceeds the fair shares of
 //! the others. An item which comes or goes shifts the border of each later slice by one item, whose assignments may
 //! move. Leadership is no input, so another leader finds the same solution.
@@ -55,25 +56,27 @@ impl Solver for MaxFlowSolver {
             placing.fill(Level { caps, spread: false });
             placing.fill(Level { caps: limits, spread: false });
             add(&mut used, placing.used());
-            slices.push(placing);
+            slices.push((placing, fair));
         }
-        // What one slice had no part in may be left over from the parts of others.
-        for placing in slices.iter_mut().filter(|placing| placing.is_short()) {
+        for (placing, fair) in &mut slices {
+            // What one slice had no part in may be left over from the parts of others.
             let before = placing.used().to_vec();
             let left = shares.limits.iter().zip(&used).map(|(limit, used)| limit - used);
             let caps: Vec<u32> = before.iter().zip(left).map(|(used, left)| used + left).collect();
             placing.fill(Level { caps: caps.clone(), spread: true });
-            placing.fill(Level { caps, spread: false });
-            add(&mut used, placing.used().iter().zip(&before).map(|(after, before)| after - before));
+            placing.fill(Level { caps: caps.clone(), spread: false });
+            placing.stay_if_no_worse(fair, caps);
+            used.iter_mut().zip(&before).for_each(|(used, before)| *used -= before);
+            add(&mut used, placing.used());
         }
-        Assignment { pairs: slices.iter().flat_map(|placing| pairs(placing, &problem.members)).collect() }
+        Assignment {
+            pairs: slices.iter().flat_map(|(placing, _)| pairs(placing, &problem.members)).collect(),
+        }
     }
 }
 
-fn add<T: std::borrow::Borrow<u32>>(used: &mut [u32], more: impl IntoIterator<Item = T>) {
-    for (used, more) in used.iter_mut().zip(more) {
-        *used += more.borrow();
-    }
+fn add(used: &mut [u32], more: &[u32]) {
+    used.iter_mut().zip(more).for_each(|(used, more)| *used += more);
 }
 
 fn pairs(placing: &Placing<'_>, members: &[ProblemMember]) -> Vec<(std::sync::Arc<str>, MemberId)> {

@@ -1,6 +1,6 @@
 //! Leases: a process's proof of life.
 //!
-//! A task renews the lease four times within its time to live, over a connection of its own, so that nothing large is
+//! A task renews the lease eight times within its time to live, over a connection of its own, so that nothing large is
 //! ahead of it. A renewal which is not answered soon is tried again over a new connection: the old one may lead nowhere
 //! without having noticed. So an etcd which is back, or can be reached again, before the lease ends is enough to keep it.
 //!
@@ -24,7 +24,7 @@ use crate::error::EtcdError;
 use crate::seen::DataLost;
 
 /// Renewals within the time to live.
-const RENEWALS: u32 = 4;
+const RENEWALS: u32 = 8;
 /// Shortest time that a renewal is waited for, however short the lease.
 const ANSWER_TIMEOUT_MIN: Duration = Duration::from_millis(500);
 

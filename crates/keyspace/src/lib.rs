@@ -28,7 +28,7 @@ pub use error::EtcdError;
 pub use keys::{AssignmentKey, KeyName, KeyPrefix};
 pub use lease::{Lease, LeaseLost};
 pub use membership::{Membership, MembershipError, Predecessor};
-pub use mirror::{Mirror, MirrorStopped};
+pub use mirror::{Mirror, MirrorStopped, WhyStopped};
 pub use seen::DataLost;
 pub use space::{Entry, KeySpace, Schema};
 pub use txn::{Compare, EtcdHeader, KeyValue, Op, OpResponse, PutLease, Txn, TxnOutcome};

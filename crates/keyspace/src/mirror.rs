@@ -10,7 +10,7 @@
 //! The prefix is watched with a slash at its end, so that other clusters below the same path are not seen.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use etcd_client::{WatchResponse, WatchStream};
@@ -47,6 +47,19 @@ pub struct MirrorStopped {
     awaited: Revision,
 }
 
+/// Why a mirror has stopped: its fault, if it had one, and else because its tasks were cancelled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WhyStopped(Option<MirrorFault>);
+
+impl fmt::Display for WhyStopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(fault) => write!(f, "the mirror of etcd stopped: {fault}"),
+            None => f.write_str("the mirror of etcd stopped"),
+        }
+    }
+}
+
 /// A live, decoded copy of the keys under a prefix. Cheap to clone; clones share it.
 pub struct Mirror<S: Schema> {
     shared: Arc<Shared<S>>,
@@ -58,6 +71,8 @@ struct Shared<S> {
     schema: S,
     prefix: KeyPrefix,
     etcd: Etcd,
+    /// Why the task ended by itself. Set before anybody can notice that it has.
+    fault: OnceLock<MirrorFault>,
 }
 
 impl<S: Schema> Clone for Mirror<S> {
@@ -84,7 +99,8 @@ impl<S: Schema> Mirror<S> {
         watch_delay: Duration,
         tasks: &TaskGroup,
     ) -> Result<Mirror<S>, EtcdError> {
-        let shared = Arc::new(Shared { schema, prefix: prefix.clone(), etcd: etcd.clone() });
+        let shared =
+            Arc::new(Shared { schema, prefix: prefix.clone(), etcd: etcd.clone(), fault: OnceLock::new() });
         let space = shared.read(at).await?;
         let resume = space.revision();
         let (space_sender, space) = watch::channel(Arc::new(space));
@@ -146,6 +162,11 @@ impl<S: Schema> Mirror<S> {
                 return Err(MirrorStopped { prefix, at, awaited: revision });
             }
         }
+    }
+
+    /// Why the mirror has stopped, for whoever notices that it has.
+    pub fn why_stopped(&self) -> WhyStopped {
+        WhyStopped(self.shared.fault.get().cloned())
     }
 
     /// The client that the mirror uses.
@@ -255,7 +276,7 @@ impl<S: Schema> Driver<S> {
             let prefix = &self.shared.prefix;
             match ended {
                 Ended::Stopped => return Ok(()),
-                Ended::Fault(fault) => return Err(format!("mirror of {prefix}: {fault}").into()),
+                Ended::Fault(fault) => return Err(self.fail(fault)),
                 Ended::Interrupted(reason) => {
                     tracing::debug!(%prefix, %reason, "etcd watch was interrupted (will restart)");
                 }
@@ -263,9 +284,7 @@ impl<S: Schema> Driver<S> {
                     tracing::warn!(%prefix, resume = %self.resume, "etcd history was compacted; reading it anew");
                     match self.reload().await {
                         Ok(Ok(())) => {}
-                        Ok(Err(fault)) => {
-                            return Err(format!("mirror of {}: {fault}", self.shared.prefix).into());
-                        }
+                        Ok(Err(fault)) => return Err(self.fail(fault)),
                         Err(error) => tracing::warn!(%error, "cannot read etcd anew (will retry)"),
                     }
                 }
@@ -277,6 +296,12 @@ impl<S: Schema> Driver<S> {
                 () = self.shared.etcd.clock().sleep(wait) => {}
             }
         }
+    }
+
+    fn fail(&self, fault: MirrorFault) -> BoxError {
+        let error = format!("mirror of {}: {fault}", self.shared.prefix).into();
+        self.shared.fault.get_or_init(|| fault);
+        error
     }
 
     async fn watch_once(&mut self) -> Ended {

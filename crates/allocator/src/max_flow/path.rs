@@ -6,8 +6,9 @@
 //!
 //! The cost of a path is the number of replicas it crowds into a zone, then that of assignments it makes which are not
 //! current, less those it takes back; among paths of equal cost the shortest is taken. As long as the costs of the flow
-//! are least, no round trip costs less than nothing, and then a shortest path passes no item or zone twice. If one ever
-//! does, the path with the fewest moves is taken: it never does.
+//! are least, no round trip costs less than nothing, and then a shortest path passes no item or zone twice. Beyond fair
+//! shares they may not be; if a path then passes one twice, what costs least is crowding alone, or the fewest steps, for
+//! which that holds always.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -20,6 +21,19 @@ pub(super) enum Arcs {
     Current,
     /// Any.
     All,
+}
+
+/// What a path costs, besides one for each step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Costs {
+    /// A replica that is crowded into a zone.
+    crowding: i64,
+    /// An assignment that is not current.
+    moves: i64,
+}
+
+impl Costs {
+    const STEPS: Costs = Costs { crowding: 0, moves: 0 };
 }
 
 /// An item leaves one member for another.
@@ -43,20 +57,24 @@ impl Placing<'_> {
     /// A path of least cost for one more assignment of `item`. If there is none, the members that could be reached are
     /// dead.
     pub(super) fn find_path(&mut self, item: usize, arcs: Arcs) -> Option<Path> {
-        let by_cost = Search::new(self, arcs, self.members() as i64 + 1).run(item);
-        match by_cost {
-            Found::Path(path) if self.is_simple(item, &path) => Some(path),
-            Found::None(reached) => {
-                for (dead, reached) in self.dead.iter_mut().zip(reached) {
-                    *dead |= reached;
+        let unit = self.members() as i64 + 1;
+        for costs in
+            [Costs { crowding: unit * unit, moves: unit }, Costs { crowding: unit, moves: 0 }, Costs::STEPS]
+        {
+            match Search::new(self, arcs, costs).run(item) {
+                Found::Path(path) if costs == Costs::STEPS || self.is_simple(item, &path) => {
+                    return Some(path);
                 }
-                None
+                Found::Path(_) | Found::RoundTrip => {}
+                Found::None(reached) => {
+                    for (dead, reached) in self.dead.iter_mut().zip(reached) {
+                        *dead |= reached;
+                    }
+                    return None;
+                }
             }
-            Found::Path(_) | Found::RoundTrip => match Search::new(self, arcs, 0).run(item) {
-                Found::Path(path) => Some(path),
-                Found::None(_) | Found::RoundTrip => None,
-            },
         }
+        None
     }
 
     /// Whether all moves of a path together leave its items where they may be.
@@ -92,16 +110,15 @@ type Row = Vec<Option<(i64, usize)>>;
 struct Search<'a, 'b> {
     placing: &'a Placing<'b>,
     arcs: Arcs,
-    /// The cost of an assignment that is not current; each step costs one.
-    weight: i64,
+    costs: Costs,
     reached: Vec<Option<(i64, Via)>>,
     rows: Vec<Option<Row>>,
 }
 
 impl<'a, 'b> Search<'a, 'b> {
-    fn new(placing: &'a Placing<'b>, arcs: Arcs, weight: i64) -> Search<'a, 'b> {
+    fn new(placing: &'a Placing<'b>, arcs: Arcs, costs: Costs) -> Search<'a, 'b> {
         let members = placing.members();
-        Search { placing, arcs, weight, reached: vec![None; members], rows: vec![None; members] }
+        Search { placing, arcs, costs, reached: vec![None; members], rows: vec![None; members] }
     }
 
     fn run(mut self, item: usize) -> Found {
@@ -139,7 +156,7 @@ impl<'a, 'b> Search<'a, 'b> {
         let is_new = |member: usize| i64::from(!placing.is_current(item, member));
         let moves = is_new(to) - from.map_or(0, is_new);
         let crowding = if placing.may_crowd() { placing.crowding(item, from, to) } else { 0 };
-        (crowding * (self.weight + 1) + moves) * self.weight + 1
+        crowding * self.costs.crowding + moves * self.costs.moves + 1
     }
 
     /// Members which are cheaper to reach over `from` than before.
@@ -175,7 +192,7 @@ impl<'a, 'b> Search<'a, 'b> {
         }
         if self.arcs == Arcs::All {
             self.complete(&mut row, from, &placing.added[from], 1);
-            self.complete(&mut row, from, &placing.kept[from], 1 + self.weight);
+            self.complete(&mut row, from, &placing.kept[from], 1 + self.costs.moves);
         }
         row
     }

@@ -18,6 +18,17 @@ pub(super) struct Level {
     pub(super) spread: bool,
 }
 
+/// What is wrong with where items are placed, each weighing more than all that follows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Shortcomings {
+    /// Assignments that are wanted.
+    missing: usize,
+    /// Items with all replicas in one zone, although there are others.
+    crowded: usize,
+    /// Assignments beyond fair shares.
+    unfair: usize,
+}
+
 /// See the module. Items and members are named by their index.
 pub(super) struct Placing<'a> {
     pub(super) items: &'a [ProblemItem],
@@ -87,6 +98,33 @@ impl<'a> Placing<'a> {
         for item in 0..self.items.len() {
             while self.wants_more(item) && self.place_another(item) {}
         }
+    }
+
+    /// Goes back to current assignments, if these are no worse in all that weighs more than movement. Within fair shares
+    /// and zones they are kept anyway; beyond, other paths may have led to what is as bad.
+    pub(super) fn stay_if_no_worse(&mut self, fair: &[u32], caps: Vec<u32>) {
+        let found = self.shortcomings(fair);
+        if found == Shortcomings::default() {
+            return;
+        }
+        let mut unmoved = Placing::new(self.items, self.zones);
+        unmoved.level = Level { caps, spread: false };
+        unmoved.keep_current();
+        if unmoved.shortcomings(fair) <= found {
+            *self = unmoved;
+        }
+    }
+
+    fn shortcomings(&self, fair: &[u32]) -> Shortcomings {
+        let mut found = Shortcomings::default();
+        for (item, places) in self.places.iter().enumerate() {
+            found.missing += self.items[item].replication as usize - places.len();
+            let is_crowded = |member: &usize| self.in_zone(item, self.zones.of[*member]) > self.spread(item);
+            found.crowded += usize::from(places.iter().any(is_crowded));
+        }
+        found.unfair =
+            self.used.iter().zip(fair).map(|(used, fair)| used.saturating_sub(*fair) as usize).sum();
+        found
     }
 
     /// Places items on current members where these have room: all primaries first, since to move one interrupts more.

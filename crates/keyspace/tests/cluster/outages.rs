@@ -141,6 +141,8 @@ async fn an_etcd_that_lost_its_data_ends_the_process() {
             && error.split("expected ").nth(1).is_some_and(|rest| rest.starts_with(&last.to_string()))
     };
     assert!(told(&error), "{error}");
+    let why = process.mirror.why_stopped().to_string();
+    assert!(told(&why) && why.starts_with("the mirror of etcd stopped: "), "{why}");
     let lost = soon(process.membership.lease().lost()).await.to_string();
     assert!(lost.contains("etcd cluster ") && lost.contains(": its data was lost or replaced"), "{lost}");
 }
