@@ -34,9 +34,8 @@ cluster-demo: ## Run etcd, four brokers and three summers as processes, kill and
 
 chaos: ## Hurt a cluster at random and verify that it keeps its promises (ROUNDS=, SEED=, CHAOS_ARGS=)
 	@scripts/setup.sh test
-	cargo build $(CHAOS_PROFILE) --locked -p cli -p stream-sum
-	cargo build $(CHAOS_PROFILE) --locked -p tests --bin chaos
-	@cargo run --quiet $(CHAOS_PROFILE) --locked -p tests --bin chaos -- --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
+	cargo build $(CHAOS_PROFILE) --locked --workspace --bins
+	@cargo run --quiet $(CHAOS_PROFILE) --locked --bin chaos -- --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 
 test: ## Install what the tests need and run all of them
 	@scripts/setup.sh test
