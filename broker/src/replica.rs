@@ -29,6 +29,7 @@ mod view;
 mod writer;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -183,6 +184,8 @@ struct Inner {
     started_at: Instant,
     /// Wakes the task which lists the stores.
     wanted: Arc<Notify>,
+    /// Etcd has a mark of this journal.
+    is_marked: Arc<AtomicBool>,
 }
 
 /// An append that is complete, in the queue.
@@ -299,10 +302,13 @@ impl Replica {
             wanted: Arc::clone(&wanted),
         };
         deps.tasks.spawn("refresh", OnError::Log, refresh.run(deps.clone()));
-        let channels = Channels { spec: spec.subscribe(), publisher, inbox, own, epoch, stop };
+        let is_marked = Arc::new(AtomicBool::new(false));
+        let marked = Arc::clone(&is_marked);
+        let channels = Channels { spec: spec.subscribe(), publisher, inbox, own, epoch, stop, marked };
         deps.tasks.spawn("replica", OnError::Log, Box::new(Owner::new(place, deps.clone(), channels)).run());
         let started_at = deps.clock.now();
-        let inner = Inner { journal, messages, spec, view, bucket: Mutex::default(), started_at, wanted };
+        let inner =
+            Inner { journal, messages, spec, view, bucket: Mutex::default(), started_at, wanted, is_marked };
         Replica { inner: Arc::new(inner) }
     }
 
@@ -334,6 +340,16 @@ impl Replica {
             // An error means that the owner has gone another way.
             drop(done.await);
         }
+    }
+
+    /// Whether etcd is known to have a synchronisation mark of this journal. Nothing may be acknowledged before.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.inner.is_marked.load(Ordering::Relaxed)
+    }
+
+    /// Etcd has got the journal's mark.
+    pub(crate) fn set_marked(&self) {
+        self.inner.is_marked.store(true, Ordering::Relaxed);
     }
 
     /// Credit of the journal's flow control.

@@ -9,7 +9,7 @@ use proto::protocol::{
     CompressionCodec, FragmentStoreHealthRequest, FragmentsRequest, Header, ReadRequest, ReplicateRequest,
     Status, header,
 };
-use support::{Fixture, content, eventually, journal, upsert, within};
+use support::{Fixture, content, delete, eventually, journal, upsert, within};
 use tonic::Code;
 
 const NAME: &str = "a/journal";
@@ -253,4 +253,22 @@ async fn clients_of_the_embedded_etcd_do_not_hold_a_stopping_broker() {
     assert!(clock.now() - began < Duration::from_secs(5), "it waited for its clients");
     drop((lease, watch));
     tasks.cancel();
+}
+
+#[tokio::test]
+async fn a_journal_that_is_made_again_at_once_keeps_what_it_acknowledges() {
+    let mut fixture = Fixture::start().await;
+    fixture.create(journal("a/gain")).await;
+    for _ in 0..8 {
+        fixture.append("a/gain", b"former").await;
+        fixture.apply(vec![delete("a/gain", -1)]).await;
+        fixture.apply(vec![upsert(journal("a/gain"), 0)]).await;
+    }
+    let commit = fixture.append("a/gain", b"latest").await.commit.unwrap();
+    let dir = fixture.stop().await;
+    let mut fixture = Fixture::start_in(dir, |_| {}).await;
+    fixture.append("a/gain", b"").await;
+    let request = ReadRequest { journal: "a/gain".to_owned(), offset: commit.begin, ..Default::default() };
+    assert_eq!(content(&fixture.read_all(request).await), b"latest");
+    fixture.stop().await;
 }

@@ -12,11 +12,13 @@ use crate::key_space::Mirror;
 use crate::resolution::{Assigned, Item};
 
 /// The transaction which makes `route` the value of every assignment that has another; `None` if none has. With it goes
-/// `mark`, which says that these replicas are those that acknowledge appends from now on.
+/// `mark`, which says that these replicas are those that acknowledge appends from now on. A journal that was made again may
+/// find assignments of its former self, with this very route, but has no mark: `must_mark` asks for it anyhow.
 pub(super) fn publish_route(
     route: &Route,
     assignments: &[Assigned],
     mark: Option<Op>,
+    must_mark: bool,
     key: impl Fn(&Assigned) -> String,
 ) -> Option<Txn> {
     let value = route.without_endpoints().encode_to_vec();
@@ -28,10 +30,10 @@ pub(super) fn publish_route(
     };
     let mut then: Vec<Op> = assignments.iter().filter(differs).map(put).collect();
     let compares = unchanged(assignments, &key);
-    (!then.is_empty()).then(|| {
+    if !then.is_empty() || must_mark {
         then.extend(mark);
-        Txn { compares, then, or_else: Vec::new() }
-    })
+    }
+    (!then.is_empty()).then(|| Txn { compares, then, or_else: Vec::new() })
 }
 
 /// The transaction which changes the suspension of the journal whose item is under `item_key`.
@@ -56,12 +58,57 @@ fn unchanged(assignments: &[Assigned], key: impl Fn(&Assigned) -> String) -> Vec
     assignments.iter().map(compare).collect()
 }
 
-/// Runs a transaction, and returns the revision to read through.
-pub(super) async fn run(etcd: &Etcd, txn: Txn) -> Result<Revision, EtcdError> {
-    Ok(etcd.txn(txn).await?.header.revision)
+/// Runs a transaction: whether it succeeded, and the revision to read through.
+pub(super) async fn run(etcd: &Etcd, txn: Txn) -> Result<(bool, Revision), EtcdError> {
+    let outcome = etcd.txn(txn).await?;
+    Ok((outcome.succeeded, outcome.header.revision))
 }
 
 /// The key of an assignment.
 pub(crate) fn key_in(mirror: &Mirror) -> impl Fn(&Assigned) -> String + '_ {
     |assigned| mirror.assignment_key(&assigned.key)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use keyspace::AssignmentKey;
+
+    use super::*;
+    use crate::fixtures::member;
+
+    fn mark() -> Op {
+        Op::Put { key: "mark".to_owned(), value: "3 9".into(), lease: PutLease::None }
+    }
+
+    /// Keys that are written for an assignment whose value is `value`, to publish the route of its one member.
+    fn written(value: Route, mark: Option<Op>, must_mark: bool) -> Vec<String> {
+        let route = Route { members: vec![member("me").to_proto()], primary: 0, ..Route::unrouted() };
+        let key = AssignmentKey { item: "a/journal".into(), member: member("me"), slot: 0 };
+        let assigned = Assigned { key, route: Arc::new(value), mod_revision: Revision(5) };
+        let txn = publish_route(&route, &[assigned], mark, must_mark, |_| "assignment".to_owned());
+        let Some(txn) = txn else { return Vec::new() };
+        assert_eq!(txn.compares.len(), 1);
+        let keys = txn.then.into_iter().map(|op| match op {
+            Op::Put { key, .. } => key,
+            op => panic!("{op:?}"),
+        });
+        keys.collect()
+    }
+
+    #[test]
+    fn a_route_is_published_with_its_mark_and_a_missing_mark_by_itself() {
+        let published = Route { members: vec![member("me").to_proto()], primary: 0, ..Route::unrouted() };
+        assert_eq!(written(Route::unrouted(), Some(mark()), true), ["assignment", "mark"]);
+        assert_eq!(written(Route::unrouted(), Some(mark()), false), ["assignment", "mark"]);
+        assert_eq!(written(Route::unrouted(), None, true), ["assignment"], "there are too few replicas");
+        assert_eq!(written(published.clone(), Some(mark()), false), [""; 0]);
+        assert_eq!(
+            written(published.clone(), Some(mark()), true),
+            ["mark"],
+            "that of a former journal is void"
+        );
+        assert_eq!(written(published, None, true), [""; 0]);
+    }
 }

@@ -142,7 +142,7 @@ where
                 return Box::pin(self.proxy(&at)).await;
             };
             let synced_at = follow!(self.synchronise(&at, &replica).await?);
-            follow!(self.publish_route(&at, &spec, synced_at).await?);
+            follow!(self.publish_route(&at, &spec, &replica, synced_at).await?);
             follow!(self.await_replicas(&at, &spec));
             let view = match ready::await_ready(&self.context.deps, &at, &replica, &spec).await {
                 ready::Readiness::Ready(view) => view,
@@ -214,6 +214,7 @@ where
         &mut self,
         at: &Resolution,
         spec: &JournalSpec,
+        replica: &Replica,
         synced_at: Revision,
     ) -> Result<Step<()>, Failure> {
         let mirror = self.context.resolver.mirror();
@@ -221,11 +222,22 @@ where
         let mark = at.item.as_ref().filter(|_| is_full).map(|item| {
             sync_mark::put(mirror.prefix().as_str(), &spec.name, item.create_revision, synced_at)
         });
+        let (marks, must_mark) = (mark.is_some(), !replica.is_marked());
         let key = assign::key_in(mirror);
-        let Some(txn) = assign::publish_route(route_of(at), &at.assignments, mark, key) else {
+        let Some(txn) = assign::publish_route(route_of(at), &at.assignments, mark, must_mark, key) else {
             return Ok(Step::On(()));
         };
-        self.read_through = Box::pin(assign::run(mirror.etcd(), txn)).await.map_err(Failure::Assignments)?;
+        let is_mark_alone = marks && txn.then.len() == 1;
+        let (is_written, revision) =
+            Box::pin(assign::run(mirror.etcd(), txn)).await.map_err(Failure::Assignments)?;
+        if is_written && marks {
+            replica.set_marked();
+        }
+        if is_written && is_mark_alone {
+            // Nothing that is mirrored has changed.
+            return Ok(Step::On(()));
+        }
+        self.read_through = revision;
         Ok(Step::Resolve)
     }
 
@@ -276,7 +288,8 @@ where
         let mirror = self.context.resolver.mirror();
         let key = mirror.item_key(journal.as_str());
         let txn = assign::change_suspension(key, item, transition, &at.assignments, assign::key_in(mirror));
-        self.read_through = Box::pin(assign::run(mirror.etcd(), txn)).await.map_err(Failure::Suspension)?;
+        (_, self.read_through) =
+            Box::pin(assign::run(mirror.etcd(), txn)).await.map_err(Failure::Suspension)?;
         self.roll_at_end = transition.level != Level::None;
         let Transition { level, offset } = transition;
         tracing::info!(%journal, level = level.as_str_name(), offset, "updated journal suspension");

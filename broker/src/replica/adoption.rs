@@ -7,6 +7,7 @@
 //! aside. So are spools of which etcd knows nothing: nothing of them was acknowledged, or not under this etcd.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -115,6 +116,7 @@ impl Owner {
         let writer = self.writer.take().expect("nothing else happens before");
         if writer.dir.synced_at() >= mark {
             self.adoption.is_over = true;
+            self.marked.store(true, Ordering::Relaxed);
             for spool in completed {
                 self.hold(spool.completed.fragment.end, Some(spool), None);
             }

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use fragment::spool::RollPolicy;
 use futures::future::BoxFuture;
@@ -93,6 +94,8 @@ pub(super) struct Owner {
     /// The file of the current fragment, settled or not.
     pub(super) latest_file: Option<LocalFile>,
     farewell: Option<(Farewell, oneshot::Sender<()>)>,
+    /// Set once etcd is known to have a mark of the journal.
+    pub(super) marked: Arc<AtomicBool>,
     /// Ends the replica's other tasks.
     stop: CancellationToken,
     /// Ends uploads of a journal that is no more.
@@ -107,11 +110,12 @@ pub(super) struct Channels {
     pub(super) own: mpsc::WeakSender<Message>,
     pub(super) epoch: Epoch,
     pub(super) stop: CancellationToken,
+    pub(super) marked: Arc<AtomicBool>,
 }
 
 impl Owner {
     pub(super) fn new(place: SpoolPlace, deps: ReplicaDeps, channels: Channels) -> Owner {
-        let Channels { mut spec, publisher, inbox, own, epoch, stop } = channels;
+        let Channels { mut spec, publisher, inbox, own, epoch, stop, marked } = channels;
         let current = Arc::clone(&spec.borrow_and_update());
         Owner {
             terms: Terms::of(&current),
@@ -142,6 +146,7 @@ impl Owner {
             yield_at: None,
             latest_file: None,
             farewell: None,
+            marked,
             stop,
             abandon: CancellationToken::new(),
         }
