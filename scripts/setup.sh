@@ -19,8 +19,11 @@ have_clang_headers() { ls -d /usr/lib/llvm-*/lib/clang/*/include /usr/lib/clang/
 command -v g++ >/dev/null || need g++ "compiles RocksDB"
 # A protoc that was not packaged by Debian brings the well-known types beside itself.
 have_well_known_types() {
-  ls "$(dirname "$(readlink -f "$(command -v protoc)")")/../include/google/protobuf/descriptor.proto" \
-    /usr/include/google/protobuf/descriptor.proto /usr/local/include/google/protobuf/descriptor.proto 2>/dev/null | grep -q .
+  local root
+  for root in "$(dirname "$(readlink -f "$(command -v protoc)")")/.." /usr /usr/local; do
+    [ -f "$root/include/google/protobuf/descriptor.proto" ] && return 0
+  done
+  return 1
 }
 if ! command -v protoc >/dev/null; then
   need protobuf-compiler "compiles the etcd client's messages"
