@@ -3,7 +3,8 @@
 //! Each completed spool has a task, which uploads its content to the first store of the journal's specification; the store
 //! compresses and verifies it, on threads of its own and away from the commit path. A failure is tried again, for as long
 //! as the process lives; the spool stays on disk and is served meanwhile, and a process that ends before it succeeds
-//! leaves it to the next one. Only a fragment that was seen in its store loses its spool.
+//! leaves it to the next one. Only a fragment that was seen in its store loses its spool. A replica that is not the primary
+//! gives the primary a minute, or until it is gone, and then mostly finds the fragment there.
 //!
 //! Where a fragment is stored depends only on its content, its specification and the time of its first append, which the
 //! spool's manifest keeps: whoever tries again finds what an earlier attempt has stored.
