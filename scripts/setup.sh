@@ -83,7 +83,9 @@ config=.cargo/config.toml
 mark="# Written by scripts/setup.sh."
 if [ ! -f "$config" ] || head -1 "$config" | grep -qF "$mark"; then
   mkdir -p .cargo
-  printf '%s\n[env]\nROCKSDB_LIB_DIR = "%s"\nROCKSDB_STATIC = "1"\n' "$mark" "$lib" > "$config.new"
+  # SQLite is built to commit without a rollback journal, where its file system says that batches of writes are atomic.
+  printf '%s\n[env]\nROCKSDB_LIB_DIR = "%s"\nROCKSDB_STATIC = "1"\nLIBSQLITE3_FLAGS = "-DSQLITE_ENABLE_BATCH_ATOMIC_WRITE"\n' \
+    "$mark" "$lib" > "$config.new"
   # Written only when it changes: cargo rebuilds what depends on it.
   if cmp -s "$config.new" "$config"; then rm "$config.new"; else mv "$config.new" "$config"; fi
 fi

@@ -1,0 +1,1 @@
+//! A SQLite store whose file operations are recorded.
