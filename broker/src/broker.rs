@@ -20,7 +20,7 @@ use proto::protocol::{BrokerSpec, ProcessSpec};
 use proto::{MemberId, Revision};
 use runtime::server::{self, Listener};
 use runtime::{BoxError, CancellationToken, OnError, TaskGroup};
-use stores::{Stores, StoresConfig};
+use stores::{Environment, Stores, StoresConfig};
 use tokio::sync::watch;
 use tonic::service::Routes;
 
@@ -213,6 +213,7 @@ fn open_stores(options: &BrokerOptions, data_dir: &DataDir, tasks: &TaskGroup) -
         file_root: options.file_root.clone(),
         file_only: options.file_only,
         default_root,
+        environment: Environment::of_process(),
         clock: options.clock.clone(),
         entropy: options.entropy.clone(),
         tasks: tasks.child("stores"),

@@ -38,12 +38,14 @@ pub async fn serve(
     };
     let page = page::page(&view.index, request);
     let ttl = request.signature_ttl.as_ref().map(|ttl| duration::to_std(Some(ttl)));
-    let signed = |fragment: fragment::Fragment| {
-        let url = ttl.map(|ttl| stored::signed_url(stores, &fragment, ttl)).transpose()?;
-        let signed_url = url.unwrap_or_default();
-        Ok(fragments_response::Fragment { spec: Some(fragment.to_proto()), signed_url })
-    };
-    let fragments = page.fragments.into_iter().map(signed).collect::<Result<_, ServiceError>>()?;
+    let mut fragments = Vec::with_capacity(page.fragments.len());
+    for fragment in page.fragments {
+        let signed_url = match ttl {
+            Some(ttl) => stored::signed_url(stores, &fragment, ttl).await?,
+            None => String::new(),
+        };
+        fragments.push(fragments_response::Fragment { spec: Some(fragment.to_proto()), signed_url });
+    }
     let response = FragmentsResponse {
         status: Status::Ok as i32,
         header: Some(resolution.header),

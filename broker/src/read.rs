@@ -85,7 +85,7 @@ pub fn serve(context: ReadContext, peers: Peers, request: ReadRequest, resolutio
                 Next::End => return,
             };
             let Visit { mut response, fragment, file, content } = *visit;
-            match stored::read_url(&read.context.stores, &fragment) {
+            match stored::read_url(&read.context.stores, &fragment).await {
                 Ok(url) => response.fragment_url = url,
                 Err(error) => {
                     yield Err(error.into());

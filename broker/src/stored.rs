@@ -17,20 +17,20 @@ const READ_URL_TTL: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// If the store cannot sign it.
-pub fn read_url(stores: &Stores, fragment: &Fragment) -> Result<String, ServiceError> {
+pub async fn read_url(stores: &Stores, fragment: &Fragment) -> Result<String, ServiceError> {
     if fragment.mod_time == 0 {
         return Ok(String::new());
     }
-    signed_url(stores, fragment, READ_URL_TTL)
+    signed_url(stores, fragment, READ_URL_TTL).await
 }
 
 /// A URL of the fragment's object which is good for `ttl`; empty if it is not stored.
 ///
 /// # Errors
 /// If the store cannot sign it.
-pub fn signed_url(stores: &Stores, fragment: &Fragment, ttl: Duration) -> Result<String, ServiceError> {
+pub async fn signed_url(stores: &Stores, fragment: &Fragment, ttl: Duration) -> Result<String, ServiceError> {
     let Some(store) = store_of(stores, fragment)? else { return Ok(String::new()) };
-    store.signed_url(fragment, ttl).map_err(|source| ServiceError::Content {
+    store.signed_url(fragment, ttl).await.map_err(|source| ServiceError::Content {
         action: format!("sign URL of {}", fragment.content_path()),
         source: source.into(),
     })

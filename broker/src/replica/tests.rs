@@ -13,7 +13,7 @@ use proto::protocol::{
 };
 use proto::{MemberId, Validate};
 use runtime::BoxError;
-use stores::StoresConfig;
+use stores::{Environment, StoresConfig};
 use tempfile::TempDir;
 
 use super::*;
@@ -149,6 +149,7 @@ fn deps(disk: &ImageDisk, dir: &Path, durability: Durability) -> ReplicaDeps {
         file_root: None,
         default_root: Some(dir.to_owned()),
         file_only: false,
+        environment: Environment::default(),
         clock: clock.clone(),
         entropy: entropy.clone(),
         tasks: tasks.child("stores"),

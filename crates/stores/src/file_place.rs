@@ -9,6 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
@@ -88,7 +90,11 @@ impl Place for FilePlace {
         Ok(path)
     }
 
-    fn list(&self, prefix: &str) -> BoxStream<'static, Result<Listed, PlaceError>> {
+    fn list_after(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+    ) -> BoxStream<'static, Result<Listed, PlaceError>> {
         let prefix = clean(prefix);
         let directory = prefix.rfind('/').map_or("", |slash| &prefix[..slash]);
         if prefix.split('/').any(|element| element == "..") {
@@ -101,6 +107,7 @@ impl Place for FilePlace {
         let walk = Walk {
             root: self.root.clone(),
             prefix: prefix.clone(),
+            after: after.map(clean),
             pending: vec![directory.to_owned()],
             open: None,
         };
@@ -123,8 +130,9 @@ impl Place for FilePlace {
             .boxed()
     }
 
-    fn sign(&self, key: &str, _ttl: Duration) -> Result<String, PlaceError> {
-        Ok(format!("file:///{}", encode(&format!("{}{}", self.url_path, clean(key)))))
+    fn sign<'a>(&'a self, key: &'a str, _ttl: Duration) -> BoxFuture<'a, Result<String, PlaceError>> {
+        let url = format!("file:///{}", encode(&format!("{}{}", self.url_path, clean(key))));
+        async move { Ok(url) }.boxed()
     }
 
     fn part_bytes(&self) -> usize {
@@ -180,6 +188,8 @@ fn encode(path: &str) -> String {
 struct Walk {
     root: PathBuf,
     prefix: String,
+    /// Keys up to this one are passed over.
+    after: Option<String>,
     /// Directories to read, relative to the root.
     pending: Vec<String>,
     open: Option<(String, ReadDir)>,
@@ -213,6 +223,12 @@ impl Walk {
         Ok(batch)
     }
 
+    /// Whether every file below `directory` is passed over.
+    fn is_wholly_before(&self, directory: &str) -> bool {
+        let below = format!("{directory}/");
+        self.after.as_ref().is_some_and(|after| *after > below && !after.starts_with(&below))
+    }
+
     /// Takes note of a directory, or returns a file.
     fn visit(&mut self, directory: &str, entry: &fs::DirEntry) -> io::Result<Option<Listed>> {
         let name = entry.file_name();
@@ -229,9 +245,14 @@ impl Walk {
             tracing::warn!(path = %entry.path().display(), "skipping a symbolic link of a file store");
         } else if kind.is_dir()
             && (key.starts_with(&self.prefix) || self.prefix.starts_with(&format!("{key}/")))
+            && !self.is_wholly_before(&key)
         {
             self.pending.push(key);
-        } else if kind.is_file() && key.starts_with(&self.prefix) && !is_partial(name) {
+        } else if kind.is_file()
+            && key.starts_with(&self.prefix)
+            && self.after.as_ref().is_none_or(|after| key > *after)
+            && !is_partial(name)
+        {
             let modified = match entry.metadata() {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                 metadata => metadata?.modified()?,

@@ -181,8 +181,7 @@ async fn check_by(store: &Shared, deadline: Instant) -> Result<(), String> {
     if !step(store, deadline, "LIST", Operation::List, find).await? {
         return Err("LIST did not find test file".to_owned());
     }
-    let signed = store.place.sign(&key, SIGNED_TTL);
-    signed.map(drop).map_err(|error| text(store, "SignGet", Operation::SignGet, error))
+    step(store, deadline, "SignGet", Operation::SignGet, store.place.sign(&key, SIGNED_TTL)).await.map(drop)
 }
 
 /// One step of a check, within what is left of its time.

@@ -10,6 +10,7 @@
 //! tests.
 
 mod content;
+mod environment;
 mod error;
 mod file_place;
 mod health;
@@ -22,6 +23,7 @@ mod store;
 mod upload;
 
 pub use content::{CONTENT_CHUNK_BYTES, ContentStream};
+pub use environment::Environment;
 pub use error::StoreError;
 pub use health::{HEALTHY_INTERVAL, Health};
 pub use operation::Operation;

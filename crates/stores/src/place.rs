@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -25,11 +26,19 @@ pub(crate) trait Place: Send + Sync {
     /// The path of `key`, if it is one that can be used without leaving the root. May block.
     fn locate(&self, key: &str) -> Result<Path, PlaceError>;
 
-    /// Every object whose key starts with `prefix`, in no particular order, without those whose upload is not complete.
-    fn list(&self, prefix: &str) -> BoxStream<'static, Result<Listed, PlaceError>>;
+    /// Every object whose key starts with `prefix`, without those whose upload is not complete: in no order that can be
+    /// relied upon, though stores which keep one use it.
+    fn list(&self, prefix: &str) -> BoxStream<'static, Result<Listed, PlaceError>> {
+        self.list_after(prefix, None)
+    }
+
+    /// [`Place::list`] of the objects whose keys are greater than `after`, byte by byte. It is a whole key, which need
+    /// not exist.
+    fn list_after(&self, prefix: &str, after: Option<&str>)
+    -> BoxStream<'static, Result<Listed, PlaceError>>;
 
     /// A URL from which others can read `key` for as long as `ttl`.
-    fn sign(&self, key: &str, ttl: Duration) -> Result<String, PlaceError>;
+    fn sign<'a>(&'a self, key: &'a str, ttl: Duration) -> BoxFuture<'a, Result<String, PlaceError>>;
 
     /// Bytes of each part in which large objects are uploaded.
     fn part_bytes(&self) -> usize;

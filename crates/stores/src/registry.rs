@@ -9,11 +9,11 @@ use std::time::Duration;
 use runtime::prometheus::IntGauge;
 use runtime::{Clock, Entropy, Instant, Metrics, TaskGroup};
 
-use crate::StoreError;
 use crate::file_place::FilePlace;
 use crate::location::Location;
 use crate::operation::StoreMetrics;
 use crate::store::Store;
+use crate::{Environment, StoreError};
 
 /// Stores of one process. A URL comes from a journal's specification, or from a request to check its health.
 pub const STORES_MAX: usize = 1024;
@@ -29,6 +29,8 @@ pub struct StoresConfig {
     pub default_root: Option<PathBuf>,
     /// `--broker.file-only`: every store, whatever its scheme, is the file store at the root.
     pub file_only: bool,
+    /// Where credentials come from.
+    pub environment: Environment,
     /// Time.
     pub clock: Clock,
     /// Randomness, for waits.

@@ -136,6 +136,18 @@ impl Store {
     pub async fn list_each(
         &self,
         journal: &JournalName,
+        each: impl FnMut(Fragment),
+    ) -> Result<(), StoreError> {
+        self.list_each_after(journal, None, each).await
+    }
+
+    /// [`Store::list_each`] of the files whose keys, relative to the journal's directory, are greater than `after`, byte
+    /// by byte: those of one directory come in the order of their names with every kind of store but `file`. S3, Google
+    /// and Azure begin there; a file store passes over directories which are before it, and reads all others.
+    pub async fn list_each_after(
+        &self,
+        journal: &JournalName,
+        after: Option<&str>,
         mut each: impl FnMut(Fragment),
     ) -> Result<(), StoreError> {
         let shared = &*self.shared;
@@ -143,8 +155,9 @@ impl Store {
         let _permit = shared.requests.acquire().await.expect("the semaphore is never closed");
         let started = shared.clock.now();
         let mut parser = ListingParser::new(journal, &prefix, &shared.url);
+        let after = after.map(|after| format!("{prefix}{after}"));
         let outcome = async {
-            let mut listing = shared.place.list(&prefix);
+            let mut listing = shared.place.list_after(&prefix, after.as_deref());
             loop {
                 match shared.clock.timeout(LIST_STEP_TIMEOUT, listing.try_next()).await {
                     Ok(Ok(Some(listed))) => {
@@ -238,12 +251,15 @@ impl Store {
 
     /// A URL from which the file of `fragment` can be read for as long as `ttl`. Of a file store it is
     /// `file://` and the path below the file root.
-    pub fn signed_url(&self, fragment: &Fragment, ttl: Duration) -> Result<String, StoreError> {
+    pub async fn signed_url(&self, fragment: &Fragment, ttl: Duration) -> Result<String, StoreError> {
         let shared = &*self.shared;
         let started = shared.clock.now();
         let path = fragment.content_path();
-        let outcome = shared.place.sign(&shared.location.rewrite(&path), ttl);
-        let outcome = outcome.map_err(|error| error.of(Operation::SignGet, &shared.url, &path));
+        let key = shared.location.rewrite(&path);
+        let outcome = match shared.clock.timeout(REQUEST_TIMEOUT, shared.place.sign(&key, ttl)).await {
+            Ok(outcome) => outcome.map_err(|error| error.of(Operation::SignGet, &shared.url, &path)),
+            Err(Elapsed) => Err(shared.timed_out(Operation::SignGet, &path, REQUEST_TIMEOUT)),
+        };
         // Signing may need no answer from the store, and says nothing about its health.
         shared.metrics.operation(Operation::SignGet, outcome.is_ok(), shared.clock.now() - started);
         outcome

@@ -39,11 +39,11 @@ async fn files_have_the_protocols_layout() {
     assert_eq!(read(&store, &fragment, 0x10).await.unwrap(), b"foobar");
     let ttl = Duration::from_secs(60);
     assert_eq!(
-        store.signed_url(&fragment, ttl).unwrap(),
+        store.signed_url(&fragment, ttl).await.unwrap(),
         format!("file:///prefix/a/rewritten/deep/b/{name}")
     );
     let odd = fragment_of("per%cent/é", 0, Codec::None, b"foobar");
-    assert!(store.signed_url(&odd, ttl).unwrap().starts_with("file:///prefix/per%25cent/%C3%A9/0000"));
+    assert!(store.signed_url(&odd, ttl).await.unwrap().starts_with("file:///prefix/per%25cent/%C3%A9/0000"));
 }
 
 #[tokio::test]

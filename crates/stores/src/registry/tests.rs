@@ -6,6 +6,7 @@ fn config(file_root: Option<&Path>, default_root: Option<&Path>) -> StoresConfig
         file_root: file_root.map(Path::to_owned),
         default_root: default_root.map(Path::to_owned),
         file_only: false,
+        environment: Environment::default(),
         clock: Clock::system(),
         entropy: Entropy::seeded(7),
         tasks: TaskGroup::new("test"),

@@ -13,7 +13,7 @@ use runtime::Metrics;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Stores, StoresConfig};
+use crate::{Environment, Stores, StoresConfig};
 
 /// Stores of a process whose file root is `root`.
 pub(crate) fn stores(root: &std::path::Path) -> Stores {
@@ -21,6 +21,7 @@ pub(crate) fn stores(root: &std::path::Path) -> Stores {
         file_root: Some(root.to_owned()),
         default_root: None,
         file_only: false,
+        environment: Environment::default(),
         clock: Clock::system(),
         entropy: Entropy::seeded(7),
         tasks: TaskGroup::new("test"),
@@ -119,6 +120,7 @@ async fn metrics_count_operations_by_outcome() {
         file_root: Some(root.path().to_owned()),
         default_root: None,
         file_only: false,
+        environment: Environment::default(),
         clock: Clock::system(),
         entropy: Entropy::seeded(7),
         tasks: TaskGroup::new("test"),
@@ -130,7 +132,7 @@ async fn metrics_count_operations_by_outcome() {
     store.put(&fragment, None, source(b"content")).await.unwrap();
     assert!(!store.exists(&Fragment { begin: 1, ..fragment.clone() }).await.unwrap());
     store.list(&fragment.journal).await.unwrap();
-    store.signed_url(&fragment, Duration::from_secs(60)).unwrap();
+    store.signed_url(&fragment, Duration::from_secs(60)).await.unwrap();
     store.remove(&fragment).await.unwrap();
     let text = metrics.render();
     let operations = ["exists", "get", "list", "put", "remove", "signget"];

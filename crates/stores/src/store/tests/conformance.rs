@@ -12,6 +12,7 @@ pub(crate) async fn run(make: impl AsyncFn() -> Store) {
     putting_again_is_no_error(&make().await).await;
     missing_objects_are_told_apart(&make().await).await;
     listings_are_of_one_journal(&make().await).await;
+    listings_begin_after_a_key(&make().await).await;
     other_content_is_never_stored(&make().await).await;
     corrupt_objects_are_errors(&make().await).await;
     names_are_taken_as_they_are(&make().await).await;
@@ -102,6 +103,39 @@ async fn listings_are_of_one_journal(store: &Store) {
         assert_eq!(listed, stored);
     }
     assert_eq!(listed.len(), stored.len());
+}
+
+async fn listings_begin_after_a_key(store: &Store) {
+    let postfixes = ["", "date=2022-05-03", "date=2022-05-03/hour=04", "date=2022-05-04", "éclair"];
+    let mut keys = Vec::new();
+    for (number, postfix) in postfixes.iter().flat_map(|postfix| [postfix; 3]).enumerate() {
+        let fragment = Fragment {
+            path_postfix: PathPostfix::parse(postfix).unwrap(),
+            ..fragment_of("a/journal", 7 * number as i64, Codec::None, b"content")
+        };
+        store.put(&fragment, None, source(b"content")).await.unwrap();
+        keys.push(fragment.content_path()["a/journal/".len()..].to_owned());
+    }
+    keys.sort();
+    let between = [
+        "",
+        "0",
+        "00000000000000zz",
+        "date",
+        "date=2022-05-03/",
+        "date=2022-05-03/i",
+        "e",
+        "~",
+        "\u{10ffff}",
+    ];
+    for after in keys.clone().iter().map(String::as_str).chain(between) {
+        let mut listed = Vec::new();
+        let each = |fragment: Fragment| listed.push(fragment.content_path()["a/journal/".len()..].to_owned());
+        store.list_each_after(&journal("a/journal"), Some(after), each).await.unwrap();
+        listed.sort();
+        let expected: Vec<_> = keys.iter().filter(|key| key.as_str() > after).cloned().collect();
+        assert_eq!(listed, expected, "after {after:?}");
+    }
 }
 
 async fn other_content_is_never_stored(store: &Store) {

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::{
@@ -68,20 +69,29 @@ impl Place for MemoryPlace {
         Path::parse(key).map_err(|error| PlaceError::Name(error.to_string()))
     }
 
-    fn list(&self, prefix: &str) -> BoxStream<'static, std::result::Result<Listed, PlaceError>> {
-        let prefix = prefix.to_owned();
+    fn list_after(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+    ) -> BoxStream<'static, std::result::Result<Listed, PlaceError>> {
+        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
         let listing = self
             .objects
             .list(None)
             .map_ok(|meta| Listed { key: meta.location.into(), mod_time: meta.last_modified.timestamp() });
-        let listing = listing
-            .err_into()
-            .try_filter(move |listed: &Listed| std::future::ready(listed.key.starts_with(&prefix)));
+        let wanted = move |listed: &Listed| {
+            listed.key.starts_with(&prefix) && after.as_ref().is_none_or(|after| listed.key > *after)
+        };
+        let listing = listing.err_into().try_filter(move |listed| std::future::ready(wanted(listed)));
         listing.boxed()
     }
 
-    fn sign(&self, key: &str, _ttl: Duration) -> std::result::Result<String, PlaceError> {
-        Ok(format!("memory:{key}"))
+    fn sign<'a>(
+        &'a self,
+        key: &'a str,
+        _ttl: Duration,
+    ) -> BoxFuture<'a, std::result::Result<String, PlaceError>> {
+        async move { Ok(format!("memory:{key}")) }.boxed()
     }
 
     fn part_bytes(&self) -> usize {
