@@ -17,7 +17,7 @@ use proto::{Invalid, Validate};
 use runtime::backoff::Backoff;
 use runtime::{Clock, Entropy, Instant, Metrics, TaskGroup};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tonic::transport::Channel;
 
@@ -50,7 +50,8 @@ pub struct ClientOptions {
     pub tasks: TaskGroup,
     /// The failure zone of this process: its brokers are preferred for reads.
     pub zone: String,
-    /// How many journal routes are remembered. Zero for the default.
+    /// How many journal routes are remembered. Zero for the default, and to read all content through brokers (see
+    /// [`JournalClient::reads_directly`]).
     pub cache_size: usize,
     /// How long a journal route is remembered.
     pub cache_ttl: Duration,
@@ -81,6 +82,8 @@ struct Inner {
     channels: Channels,
     routes: Mutex<RouteCache>,
     started: Instant,
+    /// Of stores. Made when a fragment is first read from its URL.
+    http: OnceLock<Option<reqwest::Client>>,
     options: ClientOptions,
 }
 
@@ -112,13 +115,31 @@ impl JournalClient {
         let routes = Mutex::new(RouteCache::new(capacity, options.cache_ttl));
         let started = options.clock.now();
         Ok(JournalClient {
-            inner: Arc::new(Inner { brokers: Mutex::new(brokers), channels, routes, started, options }),
+            inner: Arc::new(Inner {
+                brokers: Mutex::new(brokers),
+                channels,
+                routes,
+                started,
+                http: OnceLock::new(),
+                options,
+            }),
         })
     }
 
     /// What this client was made of.
     pub fn options(&self) -> &ClientOptions {
         &self.inner.options
+    }
+
+    /// Whether readers fetch stored fragments from their stores themselves, by URLs which brokers sign, rather than through
+    /// a broker: with a configured cache of routes, as the protocol has it.
+    pub fn reads_directly(&self) -> bool {
+        self.options().cache_size > 0
+    }
+
+    /// A client of stores.
+    pub(crate) fn http(&self) -> Option<reqwest::Client> {
+        self.inner.http.get_or_init(crate::reader::http_client).clone()
     }
 
     /// All journals which `selector` matches, in order of names. Waits until a broker is reachable.

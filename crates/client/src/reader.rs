@@ -3,7 +3,9 @@
 //! [`Reader`] is one Read call. It checks what the broker sends, and reads fragments from their store where the broker
 //! says so. [`RetryReader`] is what most should use: it goes on over the end of calls, for as long as the journal lasts.
 
+mod fragment_content;
 mod fragment_file;
+mod fragment_http;
 mod frames;
 mod retry;
 mod retry_reader;
@@ -12,7 +14,8 @@ use crate::client::{JournalClient, bare_name};
 use crate::error::ClientError;
 use crate::routes::Need;
 use bytes::Bytes;
-use fragment_file::FragmentFile;
+use fragment_content::FragmentContent;
+pub(crate) use fragment_http::http_client;
 use frames::{End, Event, Frames};
 use proto::Validate;
 use proto::protocol::{Fragment, ReadRequest, ReadResponse, Status};
@@ -20,7 +23,6 @@ pub use retry_reader::RetryReader;
 use runtime::Instant;
 use runtime::prometheus::IntCounter;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 /// Bytes of a journal.
@@ -72,11 +74,11 @@ pub enum ReadError {
         /// The URL, without its arguments, which may be secret.
         url: Arc<str>,
     },
-    /// A fragment could not be read from its store's file.
-    #[error("fragment file {}: {error}", .path.display())]
-    FragmentFile {
-        /// The file.
-        path: Arc<Path>,
+    /// A fragment could not be read from its store.
+    #[error("fragment {url}: {error}")]
+    Fragment {
+        /// The URL, without its arguments, which may be secret.
+        url: Arc<str>,
         /// What happened.
         error: Arc<io::Error>,
     },
@@ -95,7 +97,7 @@ impl ReadError {
 enum Source {
     Idle,
     Call(tonic::Streaming<ReadResponse>, Arc<str>),
-    File(FragmentFile),
+    Fragment(FragmentContent),
     Ended(ReadError),
 }
 
@@ -160,9 +162,9 @@ impl Reader {
                     let frame = stream.message().await;
                     self.on_frame(frame)
                 }
-                Source::File(file) => {
-                    let bytes = file.next().await;
-                    self.on_file(bytes)
+                Source::Fragment(content) => {
+                    let bytes = content.next().await;
+                    self.on_bytes(bytes)
                 }
                 Source::Ended(error) => return Err(error.clone()),
             };
@@ -232,14 +234,14 @@ impl Reader {
             End::Status(status) => Err(ReadError::Client(ClientError::journal(journal, status))),
             End::Fragment(fragment, url) => {
                 let (offset, end_offset) = (self.offset(), self.request.end_offset);
-                let file = FragmentFile::open(&self.client, &fragment, &url, offset, end_offset)?;
-                self.source = Source::File(file);
+                let content = FragmentContent::open(&self.client, &fragment, &url, offset, end_offset)?;
+                self.source = Source::Fragment(content);
                 Ok(None)
             }
         }
     }
 
-    fn on_file(&mut self, bytes: Option<Result<Bytes, ReadError>>) -> Result<Option<Chunk>, ReadError> {
+    fn on_bytes(&mut self, bytes: Option<Result<Bytes, ReadError>>) -> Result<Option<Chunk>, ReadError> {
         let Some(bytes) = bytes.transpose()? else { return self.on_end() };
         let offset = self.offset();
         let advanced = self.frames.advance(bytes.len() as i64);

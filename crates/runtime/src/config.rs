@@ -245,7 +245,8 @@ pub struct BrokerClientArgs {
         hide_env_values = true
     )]
     pub auth_token: Option<String>,
-    /// How many journal routes are remembered. Zero for the client's default.
+    /// How many journal routes are remembered. If it is given, stored fragments are read from their stores, by URLs which
+    /// brokers sign, and not through brokers. Zero for the client's default, and to read through brokers.
     #[arg(
         id = "broker.cache.size",
         long = "broker.cache.size",

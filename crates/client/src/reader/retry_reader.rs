@@ -20,7 +20,8 @@ pub struct RetryReader {
 
 impl RetryReader {
     /// A reader of `request`. Its first call is made when bytes are asked for.
-    pub fn new(client: JournalClient, request: ReadRequest) -> RetryReader {
+    pub fn new(client: JournalClient, mut request: ReadRequest) -> RetryReader {
+        request.do_not_proxy |= client.reads_directly();
         let reader = client.read(request.clone());
         RetryReader { client, request, reader, attempts: Attempts::new(), resume: None }
     }
@@ -93,7 +94,7 @@ impl RetryReader {
             stood: self.reader.began().map(|began| now.saturating_duration_since(began)),
         };
         let decision = self.attempts.on_error(&error, self.request.block, progress);
-        if let ReadError::UnsupportedUrl { .. } | ReadError::FragmentFile { .. } = error {
+        if let ReadError::UnsupportedUrl { .. } | ReadError::Fragment { .. } = error {
             // The broker can fetch what this client cannot.
             self.request.do_not_proxy = false;
         }

@@ -1,6 +1,7 @@
 //! Readers against a broker which does what the test says.
 
 use crate::common::{Fixture, append_to, read_from, soon};
+use axum::http::{HeaderMap, Uri};
 use client::testing::{Fault, Proxy};
 use client::{ClientOptions, JournalClient, ReadError, RetryReader};
 use proto::protocol::process_spec::Id;
@@ -8,7 +9,9 @@ use proto::protocol::{
     ApplyRequest, CompressionCodec, Fragment, FragmentsRequest, LabelSelector, ReadRequest, ReadResponse,
     Route, Status, apply_request,
 };
+use runtime::OnError;
 use std::io::Write;
+use std::sync::{Arc, Mutex};
 use tonic::Code;
 
 const A: &str = "test/journal-a";
@@ -127,12 +130,12 @@ async fn a_reader_survives_its_connection_and_ends_with_its_client() {
 
 /// A read which ends with the metadata of a stored fragment of `0..end`.
 fn stored(offset: i64, end: i64, url: &str) -> Fault {
-    let fragment = Fragment {
-        journal: A.to_owned(),
-        end,
-        compression_codec: CompressionCodec::Gzip as i32,
-        ..Default::default()
-    };
+    stored_as(CompressionCodec::Gzip, offset, end, url)
+}
+
+fn stored_as(codec: CompressionCodec, offset: i64, end: i64, url: &str) -> Fault {
+    let fragment =
+        Fragment { journal: A.to_owned(), end, compression_codec: codec as i32, ..Default::default() };
     let fragment_url = url.to_owned();
     Fault::Frames(vec![ReadResponse {
         offset,
@@ -168,7 +171,8 @@ async fn fragments_are_read_from_files_or_else_through_the_broker() {
     for (client, url) in [
         (&it.client, "file:///fragment.gz"),
         (&with_root, "file:///missing.gz"),
-        (&with_root, "https://bucket.example/fragment.gz?secret=1"),
+        (&with_root, "s3://bucket/fragment.gz?secret=1"),
+        (&with_root, "http://127.0.0.1:1/fragment.gz?secret=1"),
     ] {
         it.broker.fault_read(stored(5, end, url));
         let mut reader = RetryReader::new(client.clone(), request.clone());
@@ -184,6 +188,93 @@ async fn fragments_are_read_from_files_or_else_through_the_broker() {
         }
     };
     assert!(too_long.to_string().ends_with("did not read EOF at expected Fragment.End"), "{too_long}");
+}
+
+fn gzipped(content: &[u8]) -> Vec<u8> {
+    let mut gzip = fragment::compress::Compressor::new(fragment::Codec::Gzip, None, Vec::new()).unwrap();
+    gzip.write_all(content).unwrap();
+    gzip.finish().unwrap()
+}
+
+/// A store of `content`, which says what was asked of it: its answers differ by path.
+async fn http_store(it: &Fixture, content: &[u8]) -> (String, Arc<Mutex<Vec<HeaderMap>>>) {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let (plain, gzip, seen) = (content.to_vec(), gzipped(content), Arc::clone(&asked));
+    let answer = move |uri: Uri, headers: HeaderMap| async move {
+        let range = headers.get("range").map(|range| range.to_str().unwrap().to_owned());
+        seen.lock().unwrap().push(headers);
+        let skip = range.map_or(0, |range| {
+            range.trim_start_matches("bytes=").trim_end_matches('-').parse::<usize>().unwrap()
+        });
+        let (status, encoding, body) = match uri.path() {
+            "/ranged" if skip > 0 => (206, None, plain[skip..].to_vec()),
+            "/ranged" | "/unranged" => (200, None, plain),
+            "/gzip" => (200, None, gzip),
+            "/short" => (200, None, gzip[..gzip.len() / 2].to_vec()),
+            "/offload-kept" => (200, Some("gzip"), gzip),
+            "/offload-decompressed" => (200, None, plain),
+            _ => (403, None, b"denied".to_vec()),
+        };
+        let mut response = axum::response::Response::new(axum::body::Body::from(body));
+        *response.status_mut() = status.try_into().unwrap();
+        if let Some(encoding) = encoding {
+            response.headers_mut().insert("content-encoding", encoding.parse().unwrap());
+        }
+        response
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    it.tasks.spawn("store", OnError::Log, async move {
+        axum::serve(listener, axum::Router::new().fallback(answer)).await?;
+        Ok(())
+    });
+    (format!("http://{address}"), asked)
+}
+
+#[tokio::test]
+async fn fragments_are_read_from_the_urls_of_their_stores() {
+    use CompressionCodec::{Gzip, GzipOffloadDecompression, None};
+    let it = Fixture::start(&[A]).await;
+    let content = b"0123456789".repeat(50_000);
+    let (store, asked) = http_store(&it, &content).await;
+    let end = content.len() as i64;
+    let options = ClientOptions { cache_size: 10, ..ClientOptions::new(it.tasks.clone()) };
+    let client = JournalClient::new(it.broker.endpoint(), options).unwrap();
+    let reader_of = |codec, path: &str, from| {
+        it.broker.fault_read(stored_as(codec, from, end, &format!("{store}{path}?secret=1")));
+        RetryReader::new(client.clone(), read_from(A, from, true))
+    };
+    for (path, codec, from, encoding, range) in [
+        ("/ranged", None, 0, "identity", ""),
+        ("/ranged", None, 7, "identity", "bytes=7-"),
+        ("/unranged", None, 7, "identity", "bytes=7-"),
+        ("/gzip", Gzip, 7, "gzip", ""),
+        ("/offload-kept", GzipOffloadDecompression, 7, "identity", ""),
+        ("/offload-decompressed", GzipOffloadDecompression, 7, "identity", ""),
+    ] {
+        let mut reader = reader_of(codec, path, from);
+        assert!(read_through(&mut reader, end).await == content[from as usize..], "{path} from {from}");
+        let headers = asked.lock().unwrap().pop().unwrap();
+        assert_eq!(headers["accept-encoding"], encoding, "{path}");
+        assert_eq!(headers.get("range").map_or("", |range| range.to_str().unwrap()), range, "{path}");
+    }
+    assert!(it.broker.reads().iter().all(|read| read.do_not_proxy), "the broker sent no content");
+
+    it.broker.set_content(A, 0, &content);
+    for (path, problem) in
+        [("/denied", "the store answered 403 Forbidden"), ("/short", "incomplete deflate stream")]
+    {
+        it.broker.fault_read(stored(0, end, &format!("{store}{path}?secret=1")));
+        let mut direct = client.read(ReadRequest { do_not_proxy: true, ..read_from(A, 0, true) });
+        let error = loop {
+            if let Err(error) = soon(direct.next()).await {
+                break error.to_string();
+            }
+        };
+        assert!(error.contains(problem) && !error.contains("secret"), "{error}");
+        let mut reader = reader_of(Gzip, path, 0);
+        assert!(read_through(&mut reader, end).await == content, "{path}: the broker has it");
+    }
 }
 
 #[tokio::test]
