@@ -212,6 +212,7 @@ fn open_stores(options: &BrokerOptions, data_dir: &DataDir, tasks: &TaskGroup) -
     Ok(Stores::new(StoresConfig {
         file_root: options.file_root.clone(),
         file_only: options.file_only,
+        levels: options.levels,
         default_root,
         environment: Environment::of_process(),
         clock: options.clock.clone(),

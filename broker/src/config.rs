@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fragment::compress::Levels;
 use keyspace::KeyPrefix;
 use proto::Invalid;
 use runtime::config::{ConfigError, DebugArgs, EtcdArgs, LogArgs, is_set, parse_duration, refuse};
@@ -100,6 +101,14 @@ pub struct BrokerConfig {
     /// Use the file root in place of every other kind of store.
     #[arg(id = "broker.file-only", long = "broker.file-only", env = "BROKER_FILE_ONLY")]
     pub file_only: bool,
+    /// How hard GZIP fragments are compressed, from 0 (not at all) to 9. [default: 6]
+    #[arg(id = "broker.gzip-level", long = "broker.gzip-level", env = "BROKER_GZIP_LEVEL",
+        value_name = "LEVEL", value_parser = clap::value_parser!(u32).range(0..=9))]
+    pub gzip_level: Option<u32>,
+    /// How hard ZSTANDARD fragments are compressed, from 1 to 22. [default: 3]
+    #[arg(id = "broker.zstd-level", long = "broker.zstd-level", env = "BROKER_ZSTD_LEVEL",
+        value_name = "LEVEL", value_parser = clap::value_parser!(u32).range(1..=22))]
+    pub zstd_level: Option<u32>,
     /// Most bytes per second that a journal takes in, whatever its specification says. Zero is no limit.
     #[arg(
         id = "broker.max-append-rate",
@@ -291,6 +300,8 @@ pub struct BrokerOptions {
     pub file_root: Option<PathBuf>,
     /// Whether every store is a `file://` one.
     pub file_only: bool,
+    /// How hard fragments are compressed.
+    pub levels: Levels,
     /// Largest message received, bytes.
     pub max_message_bytes: usize,
     /// Longest wait for others to take over at exit.
@@ -343,6 +354,7 @@ impl BrokerOptions {
             min_append_rate: 65536,
             file_root: None,
             file_only: false,
+            levels: Levels::default(),
             max_message_bytes: grpc::MAX_MESSAGE_RECV_SERVER,
             drain_timeout: Duration::from_secs(60),
             debug_bind: None,
@@ -384,6 +396,7 @@ impl BrokerOptions {
             min_append_rate: broker.min_append_rate,
             file_root: broker.file_root.filter(|root| !root.as_os_str().is_empty()),
             file_only: broker.file_only,
+            levels: Levels { gzip: broker.gzip_level, zstandard: broker.zstd_level },
             max_message_bytes: broker.max_grpc_recv_size,
             drain_timeout: broker.drain_timeout,
             debug_bind,
@@ -492,6 +505,10 @@ mod tests {
         }
         assert!(options(&["--etcd.prefix=a//b"]).unwrap_err().starts_with("--etcd.prefix: "));
         assert!(options(&["--broker.durability=tape"]).is_err());
+        assert!(options(&["--broker.gzip-level=10"]).unwrap_err().contains("0..=9"));
+        assert!(options(&["--broker.zstd-level=0"]).unwrap_err().contains("1..=22"));
+        let levels = options(&["--broker.gzip-level=0", "--broker.zstd-level=19"]).unwrap().levels;
+        assert_eq!(levels, Levels { gzip: Some(0), zstandard: Some(19) });
         assert!(options(&["--broker.watch-delay=30"]).unwrap_err().contains("30"));
     }
 }

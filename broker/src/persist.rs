@@ -275,7 +275,7 @@ impl Inner {
             let open = move || -> io::Result<Box<dyn Read + Send>> {
                 Ok(Box::new(SpoolReader { file: file.clone(), offset: begin }))
             };
-            store.put(&fragment, None, Arc::new(open)).await?;
+            store.put(&fragment, Arc::new(open)).await?;
         }
         Ok(Fragment { mod_time: self.clock.unix_seconds(), ..fragment })
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use fragment::Sum;
+use fragment::compress::Levels;
 use fragment::index::{Answer, Query};
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
@@ -150,6 +151,7 @@ fn deps(disk: &ImageDisk, dir: &Path, durability: Durability) -> ReplicaDeps {
         default_root: Some(dir.to_owned()),
         file_only: false,
         environment: Environment::default(),
+        levels: Levels::default(),
         clock: clock.clone(),
         entropy: entropy.clone(),
         tasks: tasks.child("stores"),

@@ -17,6 +17,27 @@ use crate::Codec;
 /// that whatever a conforming writer made at any level without asking for "ultra" windows can be read.
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
+/// Compression levels by codec, each on its codec's own scale and clamped to what that knows (gzip 0–9, Zstandard 1–22).
+/// `None` is the library's default: gzip 6, Zstandard 3. Snappy has no levels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Levels {
+    /// Of [`Codec::Gzip`] and [`Codec::GzipOffload`].
+    pub gzip: Option<u32>,
+    /// Of [`Codec::Zstandard`].
+    pub zstandard: Option<u32>,
+}
+
+impl Levels {
+    /// The level of `codec`, to be given to [`Compressor::new`].
+    pub fn of(&self, codec: Codec) -> Option<u32> {
+        match codec {
+            Codec::Gzip | Codec::GzipOffload => self.gzip,
+            Codec::Zstandard => self.zstandard,
+            Codec::None | Codec::Snappy => None,
+        }
+    }
+}
+
 /// A writer which compresses what it is given into the writer it wraps. Dropping it without [`Compressor::finish`]
 /// leaves a truncated stream.
 pub enum Compressor<W: Write> {

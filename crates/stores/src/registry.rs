@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use fragment::compress::Levels;
 use runtime::prometheus::IntGauge;
 use runtime::{Clock, Entropy, Instant, Metrics, TaskGroup};
 
@@ -31,6 +32,8 @@ pub struct StoresConfig {
     pub file_only: bool,
     /// Where credentials come from.
     pub environment: Environment,
+    /// `--broker.gzip-level` and `--broker.zstd-level`: how hard uploads are compressed.
+    pub levels: Levels,
     /// Time.
     pub clock: Clock,
     /// Randomness, for waits.
@@ -136,7 +139,7 @@ impl StoresConfig {
             .map_err(|(directory, problem)| invalid(&directory, problem))?;
         let metrics = StoreMetrics::new(&self.metrics, url.clone());
         let seams = (self.clock.clone(), self.entropy.clone(), self.tasks.clone());
-        Ok(Store::start(url.clone(), location, Arc::new(place), seams, metrics))
+        Ok(Store::start(url.clone(), location, Arc::new(place), seams, self.levels, metrics))
     }
 }
 

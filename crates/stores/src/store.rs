@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fragment::Fragment;
+use fragment::compress::Levels;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt;
@@ -61,6 +62,7 @@ pub(crate) struct Shared {
     pub(crate) place: Arc<dyn Place>,
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
+    levels: Levels,
     pub(crate) metrics: StoreMetrics,
     pub(crate) health: Arc<HealthState>,
     pub(crate) stop: CancellationToken,
@@ -77,6 +79,7 @@ impl Store {
         location: Location,
         place: Arc<dyn Place>,
         (clock, entropy, tasks): (Clock, Entropy, TaskGroup),
+        levels: Levels,
         metrics: StoreMetrics,
     ) -> Store {
         let stop = tasks.token().child_token();
@@ -86,6 +89,7 @@ impl Store {
             place,
             clock,
             entropy,
+            levels,
             metrics,
             health: Arc::new(HealthState::new()),
             stop: stop.clone(),
@@ -191,20 +195,15 @@ impl Store {
         }
     }
 
-    /// Stores the content of `fragment`, compressed by its codec at `level` (see [`fragment::compress::Compressor`]), and
-    /// reads it back. When this returns, the object is complete, durable, and known to hold the fragment's content.
+    /// Stores the content of `fragment`, compressed by its codec at the level that the process is configured with, and reads
+    /// it back. When this returns, the object is complete, durable, and known to hold the fragment's content.
     ///
     /// # Errors
     /// [`StoreError::Content`] if `source` does not give the fragment's content: nothing is stored then. An object which
     /// does not read back as it should is removed, and reported as [`StoreError::Corrupt`].
-    pub async fn put(
-        &self,
-        fragment: &Fragment,
-        level: Option<u32>,
-        source: Source,
-    ) -> Result<(), StoreError> {
+    pub async fn put(&self, fragment: &Fragment, source: Source) -> Result<(), StoreError> {
         let shared = &*self.shared;
-        let content = Content::of(fragment, level, source);
+        let content = Content::of(fragment, shared.levels.of(fragment.codec), source);
         let limit = UPLOAD_TIMEOUT * u32::try_from(1 + (content.length >> 30)).unwrap_or(u32::MAX);
         let path = fragment.content_path();
         let _permit = shared.uploads.acquire().await.expect("the semaphore is never closed");

@@ -32,7 +32,7 @@ async fn files_have_the_protocols_layout() {
     let url = "file:///prefix/?find=/journal/&replace=/rewritten/deep/";
     let store = stores(root.path()).get(url).unwrap();
     let fragment = fragment_of("a/journal/b", 0x10, Codec::Gzip, b"foobar");
-    store.put(&fragment, None, source(b"foobar")).await.unwrap();
+    store.put(&fragment, source(b"foobar")).await.unwrap();
     let name = "0000000000000010-0000000000000016-8843d7f92416211de9ebb963ff4ce28125932878.gz";
     assert!(root.path().join("prefix/a/rewritten/deep/b").join(name).is_file());
     assert_eq!(store.list(&journal("a/journal/b")).await.unwrap().len(), 1);
@@ -66,7 +66,7 @@ async fn links_out_of_the_root_are_not_followed() {
 
     for fragment in [&fragment, &linked, &dangling] {
         let errors = [
-            store.put(fragment, None, source(b"secret")).await.unwrap_err(),
+            store.put(fragment, source(b"secret")).await.unwrap_err(),
             store.exists(fragment).await.unwrap_err(),
             read(&store, fragment, fragment.begin).await.unwrap_err(),
             store.remove(fragment).await.unwrap_err(),
@@ -87,7 +87,7 @@ async fn long_names_are_refused_without_a_trace() {
     let (root, store) = file_store();
     let element = "x".repeat(300);
     let fragment = fragment_of(&format!("a/{element}"), 0, Codec::None, b"content");
-    let error = store.put(&fragment, None, source(b"content")).await.unwrap_err();
+    let error = store.put(&fragment, source(b"content")).await.unwrap_err();
     assert!(error.to_string().ends_with("an element is 300 bytes long (expected at most 247)"), "{error}");
     assert!(matches!(store.exists(&fragment).await, Err(StoreError::Name { .. })));
     assert!(!error.is_retryable() && !error.is_auth());
@@ -95,7 +95,7 @@ async fn long_names_are_refused_without_a_trace() {
     assert_eq!(store.list(&fragment.journal).await.unwrap(), []);
     // The longest elements which are accepted can be written, listed and read.
     let fragment = fragment_of(&"y".repeat(ELEMENT_BYTES_MAX), 0, Codec::None, b"content");
-    store.put(&fragment, None, source(b"content")).await.unwrap();
+    store.put(&fragment, source(b"content")).await.unwrap();
     assert_eq!(store.list(&fragment.journal).await.unwrap().len(), 1);
 }
 
@@ -109,7 +109,7 @@ async fn long_paths_are_refused() {
     fs::create_dir_all(&deep).unwrap();
     let store = stores(&deep).get("file:///").unwrap();
     let fragment = fragment_of("z/".repeat(250).trim_end_matches('/'), 0, Codec::None, b"content");
-    let error = store.put(&fragment, None, source(b"content")).await.unwrap_err();
+    let error = store.put(&fragment, source(b"content")).await.unwrap_err();
     assert!(error.to_string().ends_with("bytes long (expected at most 4080)"), "{error}");
     assert_eq!(tree(&deep), Vec::<String>::new());
 }
@@ -118,7 +118,7 @@ async fn long_paths_are_refused() {
 async fn listings_pass_over_what_is_not_complete() {
     let (root, store) = file_store();
     let fragment = fragment_of("a/journal", 0, Codec::None, b"content");
-    store.put(&fragment, None, source(b"content")).await.unwrap();
+    store.put(&fragment, source(b"content")).await.unwrap();
     let directory = root.path().join("a/journal");
     let name = fragment_of("a/journal", 7, Codec::None, b"content").content_name();
     for partial in [format!("{name}#1"), format!("{name}#42"), format!(".partial-{name}123")] {
@@ -155,12 +155,12 @@ async fn a_failed_upload_leaves_no_file() {
     let mut other = content.clone();
     other[4 << 20] = 8;
     let fragment = fragment_of("a/journal", 0, Codec::None, &content);
-    store.put(&fragment, None, source(&other)).await.unwrap_err();
+    store.put(&fragment, source(&other)).await.unwrap_err();
     assert_eq!(tree(root.path()), ["a", "a/journal"]);
     // The store's directory has become a file.
     fs::remove_dir_all(root.path().join("a")).unwrap();
     fs::write(root.path().join("a"), "").unwrap();
-    let error = store.put(&fragment, None, source(&content)).await.unwrap_err();
+    let error = store.put(&fragment, source(&content)).await.unwrap_err();
     assert!(error.is_retryable() && !error.is_not_found(), "{error}");
     assert_eq!(tree(root.path()), ["a"]);
 }
@@ -179,7 +179,7 @@ async fn an_abandoned_upload_leaves_no_file() {
         Ok(Box::new(before.chain(Stalling(gated)).chain(after)))
     });
     let staged = root.path().join(format!("{}#1", fragment.content_path()));
-    let mut put = Box::pin(store.put(&fragment, None, stalls));
+    let mut put = Box::pin(store.put(&fragment, stalls));
     while !staged.exists() {
         let yields = tokio::task::yield_now();
         assert!(matches!(

@@ -7,6 +7,7 @@ fn config(file_root: Option<&Path>, default_root: Option<&Path>) -> StoresConfig
         default_root: default_root.map(Path::to_owned),
         file_only: false,
         environment: Environment::default(),
+        levels: Levels::default(),
         clock: Clock::system(),
         entropy: Entropy::seeded(7),
         tasks: TaskGroup::new("test"),

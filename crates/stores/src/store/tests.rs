@@ -22,6 +22,7 @@ pub(crate) fn stores(root: &std::path::Path) -> Stores {
         default_root: None,
         file_only: false,
         environment: Environment::default(),
+        levels: Levels::default(),
         clock: Clock::system(),
         entropy: Entropy::seeded(7),
         tasks: TaskGroup::new("test"),
@@ -98,7 +99,7 @@ async fn memory_stores_conform() {
 fn futures_are_send() {
     let _ = |store: Store, fragment: Fragment| {
         async move {
-            store.put(&fragment, None, source(b"")).await?;
+            store.put(&fragment, source(b"")).await?;
             store.list(&fragment.journal).await?;
             store.list_each(&fragment.journal, |_| {}).await?;
             store.exists(&fragment).await?;
@@ -121,6 +122,7 @@ async fn metrics_count_operations_by_outcome() {
         default_root: None,
         file_only: false,
         environment: Environment::default(),
+        levels: Levels::default(),
         clock: Clock::system(),
         entropy: Entropy::seeded(7),
         tasks: TaskGroup::new("test"),
@@ -129,7 +131,7 @@ async fn metrics_count_operations_by_outcome() {
     let store = Stores::new(config).get("file:///").unwrap();
     assert_eq!(store.checked_health().await, Health::Healthy);
     let fragment = fragment_of("a/journal", 0, Codec::None, b"content");
-    store.put(&fragment, None, source(b"content")).await.unwrap();
+    store.put(&fragment, source(b"content")).await.unwrap();
     assert!(!store.exists(&Fragment { begin: 1, ..fragment.clone() }).await.unwrap());
     store.list(&fragment.journal).await.unwrap();
     store.signed_url(&fragment, Duration::from_secs(60)).await.unwrap();

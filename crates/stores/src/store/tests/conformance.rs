@@ -25,7 +25,7 @@ async fn content_is_read_back_from_every_offset(store: &Store) {
     for codec in Codec::ALL {
         let fragment = fragment_of("a/journal", 1000, codec, &content);
         assert!(!store.exists(&fragment).await.unwrap());
-        store.put(&fragment, None, source(&content)).await.unwrap();
+        store.put(&fragment, source(&content)).await.unwrap();
         assert!(store.exists(&fragment).await.unwrap());
         for skip in [0, 1, 262_143, 262_144, 500_000, 699_999, 700_000] {
             let read = read(store, &fragment, 1000 + skip as i64).await.unwrap();
@@ -43,7 +43,7 @@ async fn large_content_is_stored_in_parts(store: &Store) {
         let content = content(bytes);
         for codec in [Codec::None, Codec::Snappy] {
             let fragment = fragment_of("a/journal", 0, codec, &content);
-            store.put(&fragment, Some(1), source(&content)).await.unwrap();
+            store.put(&fragment, source(&content)).await.unwrap();
             assert!(read(store, &fragment, 0).await.unwrap() == content);
         }
     }
@@ -53,7 +53,7 @@ async fn putting_again_is_no_error(store: &Store) {
     let fragment = fragment_of("a/journal", 0, Codec::Gzip, b"content");
     plant(store, &fragment, b"what another broker left behind").await;
     for _ in 0..2 {
-        store.put(&fragment, None, source(b"content")).await.unwrap();
+        store.put(&fragment, source(b"content")).await.unwrap();
         assert_eq!(read(store, &fragment, 0).await.unwrap(), b"content");
     }
     assert_eq!(store.list(&fragment.journal).await.unwrap().len(), 1);
@@ -68,7 +68,7 @@ async fn missing_objects_are_told_apart(store: &Store) {
     let text = error.to_string();
     assert!(text.contains(&**store.url()) && text.contains(&fragment.content_path()), "{text}");
     store.remove(&fragment).await.unwrap();
-    store.put(&fragment, None, source(b"content")).await.unwrap();
+    store.put(&fragment, source(b"content")).await.unwrap();
     store.remove(&fragment).await.unwrap();
     assert!(!store.exists(&fragment).await.unwrap());
 }
@@ -84,11 +84,11 @@ async fn listings_are_of_one_journal(store: &Store) {
         with_postfix(14, "date=2022-05-03"),
     ];
     for fragment in &stored {
-        store.put(fragment, None, source(b"content")).await.unwrap();
+        store.put(fragment, source(b"content")).await.unwrap();
     }
     for other in ["a/journal-2", "a/journa", "b/journal"] {
         let fragment = fragment_of(other, 0, Codec::None, b"content");
-        store.put(&fragment, None, source(b"content")).await.unwrap();
+        store.put(&fragment, source(b"content")).await.unwrap();
     }
     for name in ["a/journal/not-a-fragment", "a/journal/0-1-02.raw", "a/journal/sub/README.md"] {
         let path = Path::parse(name).unwrap();
@@ -151,7 +151,7 @@ async fn other_content_is_never_stored(store: &Store) {
             (source(&content[..half]), &*format!("has {half} bytes (expected {bytes})")),
             (failing, "cannot be opened: no such spool"),
         ] {
-            let error = store.put(&fragment, None, source).await.unwrap_err();
+            let error = store.put(&fragment, source).await.unwrap_err();
             assert!(
                 matches!(error, StoreError::Content { .. }) && error.to_string().contains(problem),
                 "{error}"
@@ -162,7 +162,7 @@ async fn other_content_is_never_stored(store: &Store) {
         // What follows the fragment in a reused spool file is not looked at.
         other.extend_from_slice(b"rest");
         other[bytes - 1] ^= 1;
-        store.put(&fragment, None, source(&other)).await.unwrap();
+        store.put(&fragment, source(&other)).await.unwrap();
     }
 }
 
@@ -206,7 +206,7 @@ async fn corrupt_objects_are_errors(store: &Store) {
 async fn names_are_taken_as_they_are(store: &Store) {
     for name in ["percent%41/and%2F/%2e%2e", "équation/世界", "a=b/c+d", "dots..in/...names"] {
         let fragment = fragment_of(name, 0, Codec::None, b"content");
-        store.put(&fragment, None, source(b"content")).await.unwrap();
+        store.put(&fragment, source(b"content")).await.unwrap();
         let listed = store.list(&fragment.journal).await.unwrap();
         assert_eq!(listed.len(), 1, "{name}");
         assert_eq!(listed[0].content_path(), fragment.content_path());

@@ -26,7 +26,7 @@ async fn passing_failures_are_retried() {
     let waits = RETRY_WAITS.len();
 
     fail_next(&faults, waits);
-    store.put(&fragment(), None, source(b"content")).await.unwrap();
+    store.put(&fragment(), source(b"content")).await.unwrap();
     fail_next(&faults, waits);
     assert!(store.exists(&fragment()).await.unwrap());
     fail_next(&faults, waits);
@@ -43,7 +43,7 @@ async fn lasting_failures_are_errors_and_make_the_store_unhealthy() {
 
     fail_next(&faults, usize::MAX);
     let started = store.shared.clock.now();
-    let error = store.put(&fragment(), None, source(b"content")).await.unwrap_err();
+    let error = store.put(&fragment(), source(b"content")).await.unwrap_err();
     assert!(error.is_retryable() && !error.is_auth(), "{error}");
     assert!(error.to_string().ends_with("Generic Memory error: connection reset"), "{error}");
     let unhealthy = health(&store, |health| *health != Health::Healthy).await;
@@ -53,7 +53,7 @@ async fn lasting_failures_are_errors_and_make_the_store_unhealthy() {
 
     // The fault is over: an operation which succeeds, or the next check, finds out.
     fail_next(&faults, 0);
-    store.put(&fragment(), None, source(b"content")).await.unwrap();
+    store.put(&fragment(), source(b"content")).await.unwrap();
     health(&store, |health| *health == Health::Healthy).await;
     assert!(store.shared.clock.now() - started < HEALTHY_CHECK_IS_FAR_AWAY);
 }
@@ -94,7 +94,7 @@ async fn an_upload_which_does_not_read_back_is_removed() {
     let store = store(faults.clone());
     health(&store, |health| *health == Health::Healthy).await;
     faults.corrupts.store(true, Ordering::SeqCst);
-    let error = store.put(&fragment(), None, source(b"content")).await.unwrap_err();
+    let error = store.put(&fragment(), source(b"content")).await.unwrap_err();
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
     assert!(!store.exists(&fragment()).await.unwrap());
 }

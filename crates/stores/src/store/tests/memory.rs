@@ -53,7 +53,14 @@ pub(crate) fn store_with_tasks(faults: Faults, tasks: TaskGroup) -> Store {
     let location = Location::parse(&url, false).unwrap();
     let metrics = StoreMetrics::new(&Metrics::new(), url.clone());
     let place = Arc::new(MemoryPlace { objects: Faulty { inner: Arc::new(InMemory::new()), faults } });
-    Store::start(url, location, place, (Clock::system(), Entropy::seeded(7), tasks), metrics)
+    Store::start(
+        url,
+        location,
+        place,
+        (Clock::system(), Entropy::seeded(7), tasks),
+        Levels::default(),
+        metrics,
+    )
 }
 
 struct MemoryPlace {
