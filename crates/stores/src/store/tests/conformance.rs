@@ -113,7 +113,7 @@ async fn listings_begin_after_a_key(store: &Store) {
             path_postfix: PathPostfix::parse(postfix).unwrap(),
             ..fragment_of("a/journal", 7 * number as i64, Codec::None, b"content")
         };
-        store.put(&fragment, None, source(b"content")).await.unwrap();
+        store.put(&fragment, source(b"content")).await.unwrap();
         keys.push(fragment.content_path()["a/journal/".len()..].to_owned());
     }
     keys.sort();
