@@ -14,6 +14,7 @@ need() { # PACKAGE REASON
   why[$1]=$2
 }
 have_libclang() { ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* >/dev/null 2>&1; }
+have_postgres() { command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; }
 have_clang_headers() { ls -d /usr/lib/llvm-*/lib/clang/*/include /usr/lib/clang/*/include >/dev/null 2>&1; }
 
 command -v g++ >/dev/null || need g++ "compiles RocksDB"
@@ -39,6 +40,8 @@ if [ "$what" = test ]; then
   command -v ip >/dev/null || need iproute2 "gives each process of a test cluster a network namespace"
   command -v iptables >/dev/null || need iptables "cuts processes of a test cluster off from each other"
   command -v strace >/dev/null || need strace "slows a broker's disk down"
+  have_postgres || need postgresql "the PostgreSQL server of tests of external stores"
+  command -v openssl >/dev/null || need openssl "makes certificates for tests of encrypted connections"
   ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || need libfaketime "puts a process's clock ahead"
 fi
 

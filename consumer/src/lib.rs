@@ -39,5 +39,5 @@ pub use run::{config_text, run};
 pub use schema::{ConsumerSchema, KeySpace, Mirror};
 pub use service::{Resolution, ResolveArgs, ResolveError, Resolver};
 pub use shard::Shard;
-pub use store::Store;
+pub use store::{Store, StoreFenced};
 pub use txn::core as transaction;

@@ -10,7 +10,8 @@ use runtime::BoxError;
 ///
 /// * [`Store::restore_checkpoint`] is called once, before anything else, and gives the checkpoint of the last commit
 ///   which is durable: the default one if there was none. A store which is not recorded into a recovery log must, from
-///   then on, refuse commits of whoever restored before (a write fence). With a log, the log is the fence.
+///   then on, refuse commits of whoever restored before (a write fence), with [`StoreFenced`] as the error or as a source of
+///   it. With a log, the log is the fence.
 /// * The application changes the store while it consumes. Those changes belong to the transaction which
 ///   [`Store::start_commit`] ends; the next ones belong to the next. Between the two, the former may still be
 ///   committing: changes of the next transaction accumulate meanwhile, and are visible to the application at once.
@@ -35,3 +36,9 @@ pub trait Store: Send + 'static {
     /// thread where that is allowed.
     fn destroy(self);
 }
+
+/// Another process has restored the checkpoint of the shard since this one did: it is the shard's primary now. A shard
+/// whose commit fails by this is not started again by this process, as it would fence the other one in turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("checkpoint fence was updated (ie, by a new primary)")]
+pub struct StoreFenced;

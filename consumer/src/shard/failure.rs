@@ -6,6 +6,8 @@ use client::OpError;
 use recoverylog::RecordError;
 use runtime::BoxError;
 
+use crate::StoreFenced;
+
 /// A failed attempt. Its text begins with the phase, as the status of the replica shows it.
 #[derive(Debug, thiserror::Error)]
 #[error("{phase}: {text}")]
@@ -36,7 +38,7 @@ impl Failure {
         Failure { phase, text: runtime::grpc::chain_text(error), is_fenced: is_fenced(error), was_serving }
     }
 
-    /// Whether another process took the shard's recovery log.
+    /// Whether another process took the shard, by its recovery log or in its external store.
     pub fn is_fenced(&self) -> bool {
         self.is_fenced
     }
@@ -51,6 +53,9 @@ impl Failure {
 pub fn is_fenced(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
+        if error.is::<StoreFenced>() {
+            return true;
+        }
         if let Some(record) = error.downcast_ref::<RecordError>() {
             return record.is_fenced();
         }
@@ -86,6 +91,8 @@ mod tests {
             assert!(failure.is_fenced() && failure.was_serving(), "{failure}");
             assert!(failure.to_string().starts_with("runTransactions: store.StartCommit: "), "{failure}");
         }
+        let external = LoopError::Commit(OpError::failed(StoreFenced));
+        assert!(Failure::serving("runTransactions")(external.into()).is_fenced());
         let other = LoopError::Commit(OpError::failed("disk full"));
         assert!(!Failure::serving("runTransactions")(other.into()).is_fenced());
     }

@@ -1,0 +1,100 @@
+//! A server with the tables of tests, and stores over it.
+
+use client::OpError;
+use consumer::Store;
+use proto::consumer::{Checkpoint, checkpoint::Source};
+use runtime::TaskGroup;
+use store_postgres::{PostgresOptions, PostgresStore, tokio_postgres};
+
+use crate::server::Server;
+
+pub const SHARD: &str = "/a/group/items/shard";
+
+pub const TABLES: &str = "
+    CREATE TABLE gazette_checkpoints (
+      shard_fqn TEXT PRIMARY KEY NOT NULL, fence INTEGER NOT NULL, checkpoint BYTEA NOT NULL);
+    CREATE TABLE counts (key TEXT PRIMARY KEY, count BIGINT NOT NULL);";
+
+pub struct World {
+    pub server: Server,
+    pub tasks: TaskGroup,
+    /// Besides the stores.
+    pub sql: tokio_postgres::Client,
+}
+
+impl World {
+    pub async fn new() -> World {
+        World::over(Server::start()).await
+    }
+
+    pub async fn over(server: Server) -> World {
+        let sql = server.session().await;
+        sql.batch_execute(TABLES).await.unwrap();
+        World { server, tasks: TaskGroup::new("test"), sql }
+    }
+
+    /// After the server was started again.
+    pub async fn reconnect(&mut self) {
+        self.sql = self.server.session().await;
+    }
+
+    /// A store, and the number of the checkpoint that it restores.
+    pub async fn store(&self) -> (PostgresStore, i64) {
+        self.store_with(|_| {}).await
+    }
+
+    pub async fn store_with(&self, adjust: impl FnOnce(&mut PostgresOptions)) -> (PostgresStore, i64) {
+        let mut options = self.server.options();
+        adjust(&mut options);
+        let mut store = PostgresStore::open(SHARD, options, &self.tasks).await.unwrap();
+        let restored = store.restore_checkpoint().await.unwrap();
+        (store, number_of(&restored))
+    }
+
+    /// The fence and the number of the checkpoint, as they are committed.
+    pub async fn row(&self) -> (i32, i64) {
+        use prost::Message;
+        let sql = "SELECT fence, checkpoint FROM gazette_checkpoints WHERE shard_fqn = $1";
+        let row = self.sql.query_one(sql, &[&SHARD]).await.unwrap();
+        (row.get(0), number_of(&Checkpoint::decode(row.get::<_, &[u8]>(1)).unwrap()))
+    }
+
+    /// The committed count of a key.
+    pub async fn count(&self, key: &str) -> Option<i64> {
+        let row = self.sql.query_opt("SELECT count FROM counts WHERE key = $1", &[&key]).await.unwrap();
+        row.map(|row| row.get(0))
+    }
+
+    /// Waits until a session of a store is as `condition` says of its row in `pg_stat_activity`.
+    pub async fn until(&self, condition: &str) {
+        let sql =
+            format!("SELECT 1 FROM pg_stat_activity WHERE application_name = 'courant' AND {condition}");
+        while self.sql.query(&sql, &[]).await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+pub const ADD: &str =
+    "INSERT INTO counts VALUES ($1, 1) ON CONFLICT (key) DO UPDATE SET count = counts.count + 1";
+
+/// A checkpoint which is told from others by a number.
+pub fn checkpoint(number: i64) -> Checkpoint {
+    let source = Source { read_through: number, ..Source::default() };
+    Checkpoint { sources: [("a/source".to_owned(), source)].into(), ..Checkpoint::default() }
+}
+
+/// The number of a checkpoint; zero for the empty one.
+pub fn number_of(checkpoint: &Checkpoint) -> i64 {
+    checkpoint.sources.get("a/source").map_or(0, |source| source.read_through)
+}
+
+/// Commits without dependencies, and waits for it.
+pub async fn commit(store: &mut PostgresStore, number: i64) -> Result<(), OpError> {
+    store.start_commit(checkpoint(number), Vec::new()).await
+}
+
+/// The whole text of an error.
+pub fn text(error: &(dyn std::error::Error + 'static)) -> String {
+    runtime::grpc::chain_text(error)
+}
