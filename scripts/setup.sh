@@ -43,6 +43,7 @@ if [ "$what" = test ]; then
   have_postgres || need postgresql "the PostgreSQL server of tests of external stores"
   command -v openssl >/dev/null || need openssl "makes certificates for tests of encrypted connections"
   ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || need libfaketime "puts a process's clock ahead"
+  command -v zstd >/dev/null || need zstd "reads and writes fragments, as they must be for every tool"
 fi
 
 if [ ${#why[@]} -gt 0 ]; then
@@ -92,3 +93,4 @@ if [ ! -f "$config" ] || head -1 "$config" | grep -qF "$mark"; then
   # Written only when it changes: cargo rebuilds what depends on it.
   if cmp -s "$config.new" "$config"; then rm "$config.new"; else mv "$config.new" "$config"; fi
 fi
+[ "$what" != test ] || scripts/python-snappy.sh >/dev/null

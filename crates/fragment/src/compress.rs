@@ -1,21 +1,35 @@
 //! Compression and decompression of fragment content, as synchronous writers and readers.
 //!
-//! Both run wherever they are called; callers keep them off async threads and off the commit path. Memory is bounded by
-//! the codec's own windows: 64 KiB blocks for snappy, 32 KiB for gzip, and for Zstandard the window a stream asks for,
-//! refused above [`ZSTD_WINDOW_LOG_MAX`]. Decompressors read bytes from outside: they end in an error on anything that
-//! is not their format, never in a panic, and never make more of a stream than its reader asks for.
+//! What is written in GZIP, ZSTANDARD and SNAPPY can be entered in the middle: it consists of blocks of [`BLOCK_BYTES`]
+//! and, where there are several, an index of them ([`SeekIndex`]). Every tool of the format reads it.
+//!
+//! All of this runs wherever it is called; callers keep it off async threads and off the commit path. Memory is bounded by a
+//! block when writing, and when reading by the codec's own windows: 64 KiB for snappy, 32 KiB for gzip, and for Zstandard
+//! the window a stream asks for, refused above [`ZSTD_WINDOW_LOG_MAX`]. Decompressors read bytes from outside: they end
+//! in an error on anything that is not their format, never in a panic, and never make more of a stream than its reader
+//! asks for.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 
 use flate2::Compression;
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::MultiGzDecoder;
 use flate2::write::GzEncoder;
 
 use crate::Codec;
 
+mod blocks;
+mod seek_index;
+mod snappy_walk;
+
+pub use blocks::{BLOCK_BYTES, BlockWriter, decode_block};
+pub use seek_index::{BLOCK_CONTENT_BYTES_MAX, Block, INDEX_BYTES_MAX, SeekIndex, TAIL_BYTES, Tail};
+pub use snappy_walk::{SkipRead, SnappyPosition, walk_snappy};
+
 /// Base-two logarithm of the largest Zstandard window accepted when reading: 128 MiB, the format's customary limit, so
 /// that whatever a conforming writer made at any level without asking for "ultra" windows can be read.
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+/// Stored bytes which a decompressor asks for at once.
+const READ_BYTES: usize = 128 << 10;
 
 /// Compression levels by codec, each on its codec's own scale and clamped to what that knows (gzip 0–9, Zstandard 1–22).
 /// `None` is the library's default: gzip 6, Zstandard 3. Snappy has no levels.
@@ -43,31 +57,26 @@ impl Levels {
 pub enum Compressor<W: Write> {
     /// Passes content through.
     None(W),
-    /// One gzip member. Also for content whose decompression is the store's.
-    Gzip(GzEncoder<W>),
-    /// One Zstandard frame, with a content checksum.
-    Zstandard(zstd::stream::write::Encoder<'static, W>),
-    /// Snappy framing.
-    Snappy(Box<snap::write::FrameEncoder<W>>),
+    /// One gzip member, for content whose decompression is the store's.
+    Member(GzEncoder<W>),
+    /// Blocks and their index.
+    Blocks(BlockWriter<W>),
 }
 
 impl<W: Write> Compressor<W> {
     /// A compressor into `inner`. `level` is the codec's own scale, clamped to what it knows (gzip 0–9, Zstandard
     /// 1–22); `None` is the library's default. It has no meaning for the other codecs.
     pub fn new(codec: Codec, level: Option<u32>, inner: W) -> io::Result<Compressor<W>> {
+        let gzip_level = level.map_or(Compression::default(), |level| Compression::new(level.min(9)));
         Ok(match codec {
             Codec::None => Compressor::None(inner),
-            Codec::Gzip | Codec::GzipOffload => {
-                let level = level.map_or(Compression::default(), |level| Compression::new(level.min(9)));
-                Compressor::Gzip(GzEncoder::new(inner, level))
-            }
+            Codec::GzipOffload => Compressor::Member(GzEncoder::new(inner, gzip_level)),
+            Codec::Gzip => Compressor::Blocks(BlockWriter::gzip(gzip_level, inner)),
             Codec::Zstandard => {
                 let level = level.map_or(zstd::DEFAULT_COMPRESSION_LEVEL, |level| level.clamp(1, 22) as i32);
-                let mut encoder = zstd::stream::write::Encoder::new(inner, level)?;
-                encoder.include_checksum(true)?;
-                Compressor::Zstandard(encoder)
+                Compressor::Blocks(BlockWriter::zstandard(level, inner)?)
             }
-            Codec::Snappy => Compressor::Snappy(Box::new(snap::write::FrameEncoder::new(inner))),
+            Codec::Snappy => Compressor::Blocks(BlockWriter::snappy(inner)),
         })
     }
 
@@ -75,11 +84,8 @@ impl<W: Write> Compressor<W> {
     pub fn finish(self) -> io::Result<W> {
         match self {
             Compressor::None(inner) => Ok(inner),
-            Compressor::Gzip(encoder) => encoder.finish(),
-            Compressor::Zstandard(encoder) => encoder.finish(),
-            Compressor::Snappy(encoder) => {
-                encoder.into_inner().map_err(|error| io::Error::other(error.to_string()))
-            }
+            Compressor::Member(encoder) => encoder.finish(),
+            Compressor::Blocks(writer) => writer.finish(),
         }
     }
 }
@@ -88,18 +94,16 @@ impl<W: Write> Write for Compressor<W> {
     fn write(&mut self, content: &[u8]) -> io::Result<usize> {
         match self {
             Compressor::None(inner) => inner.write(content),
-            Compressor::Gzip(encoder) => encoder.write(content),
-            Compressor::Zstandard(encoder) => encoder.write(content),
-            Compressor::Snappy(encoder) => encoder.write(content),
+            Compressor::Member(encoder) => encoder.write(content),
+            Compressor::Blocks(writer) => writer.write(content),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match self {
             Compressor::None(inner) => inner.flush(),
-            Compressor::Gzip(encoder) => encoder.flush(),
-            Compressor::Zstandard(encoder) => encoder.flush(),
-            Compressor::Snappy(encoder) => encoder.flush(),
+            Compressor::Member(encoder) => encoder.flush(),
+            Compressor::Blocks(writer) => writer.flush(),
         }
     }
 }
@@ -109,26 +113,29 @@ pub enum Decompressor<R: Read> {
     /// Passes content through.
     None(R),
     /// Any number of concatenated gzip members.
-    Gzip(Box<MultiGzDecoder<R>>),
+    Gzip(Box<MultiGzDecoder<BufReader<R>>>),
     /// Any number of concatenated Zstandard frames.
-    Zstandard(zstd::stream::read::Decoder<'static, io::BufReader<R>>),
+    Zstandard(zstd::stream::read::Decoder<'static, BufReader<R>>),
     /// Snappy framing.
-    Snappy(Box<snap::read::FrameDecoder<R>>),
+    Snappy(Box<snap::read::FrameDecoder<BufReader<R>>>),
 }
 
 impl<R: Read> Decompressor<R> {
     /// A reader of the content of `inner`, the file as it is stored. A [`Codec::GzipOffload`] file is gzip; where the
     /// store already decompressed it, read it as [`Codec::None`].
     pub fn new(codec: Codec, inner: R) -> io::Result<Decompressor<R>> {
+        let buffered = |inner| BufReader::with_capacity(READ_BYTES, inner);
         Ok(match codec {
             Codec::None => Decompressor::None(inner),
-            Codec::Gzip | Codec::GzipOffload => Decompressor::Gzip(Box::new(MultiGzDecoder::new(inner))),
+            Codec::Gzip | Codec::GzipOffload => {
+                Decompressor::Gzip(Box::new(MultiGzDecoder::new(buffered(inner))))
+            }
             Codec::Zstandard => {
-                let mut decoder = zstd::stream::read::Decoder::new(inner)?;
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered(inner))?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
                 Decompressor::Zstandard(decoder)
             }
-            Codec::Snappy => Decompressor::Snappy(Box::new(snap::read::FrameDecoder::new(inner))),
+            Codec::Snappy => Decompressor::Snappy(Box::new(snap::read::FrameDecoder::new(buffered(inner)))),
         })
     }
 }

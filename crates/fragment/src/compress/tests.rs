@@ -1,6 +1,13 @@
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use super::*;
+
+/// Codecs of which files can be entered in the middle.
+const SEEKABLE: [Codec; 3] = [Codec::Gzip, Codec::Zstandard, Codec::Snappy];
 
 fn compress(codec: Codec, content: &[u8]) -> Vec<u8> {
     let mut compressor = Compressor::new(codec, None, Vec::new()).unwrap();
@@ -74,6 +81,187 @@ fn windows_beyond_the_limit_are_refused() {
     encoder.long_distance_matching(true).unwrap();
     encoder.write_all(b"content").unwrap();
     assert!(decompress(Codec::Zstandard, &encoder.finish().unwrap()).is_err());
+}
+
+/// Content which compresses somewhat, and differs everywhere.
+fn words(bytes: usize) -> Vec<u8> {
+    static WORDS: LazyLock<Vec<u8>> = LazyLock::new(|| all_words(8 << 20));
+    WORDS[..bytes].to_vec()
+}
+
+fn all_words(bytes: usize) -> Vec<u8> {
+    let mut state = 7u64;
+    let mut word = move || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 40).to_string() + " "
+    };
+    let mut content = Vec::new();
+    while content.len() < bytes {
+        content.extend(word().bytes());
+    }
+    content.truncate(bytes);
+    content
+}
+
+/// The index of a file which has several blocks.
+fn index_of(codec: Codec, stored: &[u8], content: usize) -> SeekIndex {
+    match SeekIndex::read(codec, stored, stored.len() as u64, content as u64) {
+        Tail::Index(index) => index,
+        other => panic!("{codec}: {content} bytes of content have no index: {other:?}"),
+    }
+}
+
+/// A random test's configuration, whose seed is printed, so that a failure can be repeated.
+fn config(cases: u32) -> ProptestConfig {
+    let given = std::env::var_os("COURANT_SEED").map(|seed| seed.to_str().unwrap().parse().unwrap());
+    let seed = given.unwrap_or_else(|| RandomState::new().hash_one(0));
+    println!("repeat with COURANT_SEED={seed}");
+    let rng_seed = RngSeed::Fixed(seed);
+    ProptestConfig { cases, rng_seed, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+#[test]
+fn every_block_is_the_content_that_the_index_says() {
+    for codec in SEEKABLE {
+        for bytes in [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 5 * BLOCK_BYTES + 17] {
+            let content = words(bytes);
+            let stored = compress(codec, &content);
+            let mut read = Vec::new();
+            Decompressor::new(codec, &stored[..]).unwrap().read_to_end(&mut read).unwrap();
+            assert!(read == content, "{codec}: {bytes} bytes differ when read from the beginning");
+            if bytes <= BLOCK_BYTES {
+                let none = SeekIndex::read(codec, &stored, stored.len() as u64, bytes as u64);
+                assert_eq!(none, Tail::Nothing, "{codec}: {bytes}");
+                assert!(decode_block(codec, &stored, bytes).unwrap() == content, "{codec}: {bytes}");
+                continue;
+            }
+            let index = index_of(codec, &stored, bytes);
+            let mut joined = Vec::new();
+            for block in (0..).map_while(|number| index.block(number)) {
+                let stored = &stored[block.stored.start as usize..block.stored.end as usize];
+                let length = (block.content.end - block.content.start) as usize;
+                joined.extend(decode_block(codec, stored, length).unwrap());
+                for wrong in [length - 1, length + 1] {
+                    assert!(decode_block(codec, stored, wrong).is_err(), "{codec}: {wrong} for {length}");
+                }
+                assert!(decode_block(codec, &stored[..stored.len() - 1], length).is_err(), "{codec}");
+                assert!(decode_block(codec, &[stored, b"x"].concat(), length).is_err(), "{codec}");
+            }
+            assert!(joined == content, "{codec}: {bytes} bytes differ when read by blocks");
+        }
+    }
+}
+
+#[test]
+fn blocks_and_their_index_cost_little() {
+    let content = words(8 << 20);
+    let whole = compress(Codec::GzipOffload, &content).len();
+    let blocks = compress(Codec::Gzip, &content).len();
+    assert!(blocks < whole + whole / 100, "{blocks} bytes in blocks, {whole} in one member");
+}
+
+#[test]
+fn a_block_which_would_expand_without_bound_is_refused() {
+    for codec in SEEKABLE {
+        let bomb = compress(codec, &vec![0; 64 << 20]);
+        assert!(bomb.len() < 4 << 20, "{codec}");
+        let error = decode_block(codec, &bomb, BLOCK_BYTES).unwrap_err();
+        assert!(!error.to_string().is_empty());
+        // A reader of the whole gets no more than it asks for.
+        let mut content = vec![1; 1000];
+        Decompressor::new(codec, &bomb[..]).unwrap().read_exact(&mut content).unwrap();
+        assert_eq!(content, [0; 1000]);
+    }
+    // A frame that claims an exabyte of content and a window of 2 GiB.
+    let frame = b"\x28\xb5\x2f\xfd\xc0\xa8\xff\xff\xff\xff\xff\xff\xff\x0f\x01\x00\x00";
+    assert!(decode_block(Codec::Zstandard, frame, BLOCK_BYTES).is_err());
+    assert!(decompress(Codec::Zstandard, frame).is_err());
+}
+
+#[test]
+fn chunks_that_lie_about_their_length_are_refused() {
+    let with = |chunk: &[u8]| [&b"\xff\x06\x00\x00sNaPpY"[..], chunk].concat();
+    for (case, chunk) in [
+        ("holds 4 GiB", &b"\x00\x0a\x00\x00crc!\xff\xff\xff\xff\x0f\x00"[..]),
+        ("holds a number without end", b"\x00\x0a\x00\x00crc!\xff\xff\xff\xff\xff\xff"),
+        ("says nothing", b"\x00\x02\x00\x00cr"),
+        ("is longer than any", b"\x01\xff\xff\xff"),
+        ("is longer than the stream", b"\x01\x10\x00\x00crc!"),
+        ("holds too much", &[&b"\x01\x05\x00\x01"[..], &[0; 65541]].concat()),
+        ("is of no known type", b"\x02\x01\x00\x00x"),
+    ] {
+        assert!(decompress(Codec::Snappy, &with(chunk)).is_err(), "{case}");
+        assert!(decode_block(Codec::Snappy, &with(chunk), 100).is_err(), "{case}");
+        let walked = walk_snappy(&mut io::Cursor::new(with(chunk)), 1 << 40);
+        assert!(walked.is_err(), "{case}: {walked:?}");
+    }
+    assert!(walk_snappy(&mut io::Cursor::new(b"not snappy at all"), 5).is_err());
+}
+
+impl<B: AsRef<[u8]>> SkipRead for io::Cursor<B> {
+    fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        self.set_position(self.position() + bytes);
+        Ok(())
+    }
+}
+
+/// A snappy stream as others write it: chunks of any length, streams joined, and chunks to be skipped between.
+fn foreign_snappy(content: &[u8], cuts: &[usize]) -> Vec<u8> {
+    let mut stored = Vec::new();
+    let mut rest = content;
+    for cut in cuts {
+        let (part, after) = rest.split_at((*cut).min(rest.len()));
+        let mut encoder = snap::write::FrameEncoder::new(&mut stored);
+        for piece in part.chunks(1 + cut / 3) {
+            encoder.write_all(piece).unwrap();
+            encoder.flush().unwrap();
+        }
+        drop(encoder);
+        stored.extend_from_slice(b"\xfe\x03\x00\x00pad\x90\x00\x00\x00");
+        rest = after;
+    }
+    snap::write::FrameEncoder::new(&mut stored).write_all(rest).unwrap();
+    stored
+}
+
+proptest! {
+    #![proptest_config(config(24))]
+
+    #[test]
+    fn content_can_be_entered_at_any_offset(blocks in 1usize..4, rest in 1usize..BLOCK_BYTES, at: prop::sample::Index) {
+        let content = words(blocks * BLOCK_BYTES + rest);
+        let offset = at.index(content.len());
+        for codec in SEEKABLE {
+            let stored = compress(codec, &content);
+            let index = index_of(codec, &stored, content.len());
+            let block = index.block_at(offset as u64).unwrap();
+            prop_assert!(block.content.contains(&(offset as u64)));
+            // The rest of the file from there is a stream of the format.
+            let mut read = Vec::new();
+            let from = &stored[block.stored.start as usize..];
+            Decompressor::new(codec, from).unwrap().read_to_end(&mut read).unwrap();
+            prop_assert!(read == content[block.content.start as usize..], "{} at {}", codec, offset);
+        }
+    }
+
+    #[test]
+    fn chunks_are_walked_to_any_offset(
+        bytes in 200_000usize..500_000,
+        cuts in prop::collection::vec(1usize..90_000, 0..4),
+        at: prop::sample::Index,
+    ) {
+        let content = words(bytes);
+        let stored = foreign_snappy(&content, &cuts);
+        let offset = at.index(content.len() + 1);
+        let mut rest = io::Cursor::new(stored);
+        let found = walk_snappy(&mut rest, offset as u64).unwrap();
+        let skipped = found.skipped as usize;
+        prop_assert!(skipped <= offset && offset - skipped < 65536);
+        let mut read = Vec::new();
+        let joined = io::Cursor::new(found.prefix).chain(rest);
+        Decompressor::new(Codec::Snappy, joined).unwrap().read_to_end(&mut read).unwrap();
+        prop_assert!(read == content[skipped..], "at {} with {:?}", offset, cuts);
+    }
 }
 
 proptest! {
