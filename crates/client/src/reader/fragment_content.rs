@@ -1,16 +1,18 @@
 //! Reads fragments from their store, for brokers which are asked not to.
 //!
 //! A thread which may block opens the fragment ([`super::fragment_file`], [`super::fragment_http`]), decompresses it and
-//! skips to the offset; a few chunks are ahead of the reader. The content must be exactly as long as the fragment says.
+//! skips to the offset; a few chunks are ahead of the reader. The content must be exactly as long as the fragment says, and
+//! what is read from the fragment's begin to its end must have its SHA-1 before the last bytes are given.
 
 use super::ReadError;
 use super::fragment_file::FileUrl;
 use super::fragment_http::HttpUrl;
 use crate::client::JournalClient;
 use bytes::{Bytes, BytesMut};
-use fragment::Codec;
 use fragment::compress::Decompressor;
+use fragment::{Codec, Sum};
 use proto::protocol::Fragment;
+use sha1::{Digest, Sha1};
 use std::io::{self, Read};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -48,8 +50,8 @@ pub(super) struct Span {
     pub(super) skip: u64,
     /// Bytes which are wanted.
     wanted: u64,
-    /// Whether the wanted bytes extend to the fragment's end, so that nothing must follow.
-    to_end: bool,
+    /// The sum of the whole, if the wanted bytes extend to the fragment's end, so that nothing must follow.
+    sum_at_end: Option<Sum>,
 }
 
 impl FragmentContent {
@@ -78,7 +80,7 @@ impl FragmentContent {
             codec,
             skip: bytes(fragment.begin, offset),
             wanted: bytes(offset, end),
-            to_end: end == fragment.end,
+            sum_at_end: (end == fragment.end).then(|| fragment.sum.as_ref().map_or(Sum::ZERO, Sum::from)),
         };
         let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
         // The reader learns of the end through its channel.
@@ -106,7 +108,8 @@ impl FragmentContent {
 impl Span {
     fn read(&self, opened: Opened, chunks: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
         let skip = self.skip - opened.skipped;
-        let mut content = Decompressor::new(opened.codec, opened.bytes)?;
+        let hasher = (opened.skipped == 0 && self.sum_at_end.is_some()).then(Sha1::new);
+        let mut content = Content { bytes: Decompressor::new(opened.codec, opened.bytes)?, hasher };
         if io::copy(&mut content.by_ref().take(skip), &mut io::sink())? < skip {
             return Err(too_short());
         }
@@ -119,17 +122,48 @@ impl Span {
             }
             chunk.truncate(read);
             wanted -= read as u64;
+            if wanted == 0
+                && let Some(expected) = self.sum_at_end
+            {
+                content.check_end(expected)?;
+            }
             if chunks.blocking_send(Ok(chunk.freeze())).is_err() {
                 return Ok(()); // The reader is gone.
             }
         }
-        if self.to_end && content.read(&mut [0])? != 0 {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "did not read EOF at expected Fragment.End",
-            ));
-        }
         Ok(())
+    }
+}
+
+/// Content on its way, hashed if all of it is seen.
+struct Content {
+    bytes: Decompressor<Box<dyn Read>>,
+    hasher: Option<Sha1>,
+}
+
+impl Content {
+    /// Requires that nothing follows, and that all of it has the expected sum.
+    fn check_end(&mut self, expected: Sum) -> io::Result<()> {
+        let invalid = |problem: String| Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        if self.bytes.read(&mut [0])? != 0 {
+            return invalid("did not read EOF at expected Fragment.End".to_owned());
+        }
+        match self.hasher.take().map(Sum::finish) {
+            Some(found) if found != expected => {
+                invalid(format!("it has SHA-1 {found} (expected {expected})"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Read for Content {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.bytes.read(buffer)?;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&buffer[..read]);
+        }
+        Ok(read)
     }
 }
 
@@ -145,10 +179,11 @@ mod tests {
     fn a_span_is_read_and_its_length_checked() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         io::Write::write_all(&mut file, b"0123456789").unwrap();
-        let read = |skip, wanted, to_end| {
+        let read_with = |skip, wanted, sum_at_end| {
             let (sender, mut chunks) = mpsc::channel(CHUNKS_AHEAD);
-            let span = Span { codec: Codec::None, skip, wanted, to_end };
-            span.read(FileUrl(file.path().to_owned()).open(&span)?, &sender)?;
+            let span = Span { codec: Codec::None, skip, wanted, sum_at_end };
+            let file = FileUrl(file.path().to_owned()).open(&span)?;
+            span.read(file, &sender)?;
             drop(sender);
             let mut all = Vec::new();
             while let Ok(chunk) = chunks.try_recv() {
@@ -156,10 +191,16 @@ mod tests {
             }
             io::Result::Ok(String::from_utf8(all).unwrap())
         };
+        let sum = Sum::of(b"0123456789");
+        let read = |skip, wanted, to_end: bool| read_with(skip, wanted, to_end.then_some(sum));
         assert_eq!(read(2, 8, true).unwrap(), "23456789");
         assert_eq!(read(2, 3, false).unwrap(), "234");
+        assert_eq!(read(0, 10, true).unwrap(), "0123456789");
         assert_eq!(read(2, 9, true).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(read(11, 1, true).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(read(2, 7, true).unwrap_err().to_string(), "did not read EOF at expected Fragment.End");
+        let other = Sum::of(b"9876543210");
+        let error = read_with(0, 10, Some(other)).unwrap_err().to_string();
+        assert_eq!(error, format!("it has SHA-1 {sum} (expected {other})"));
     }
 }

@@ -4,6 +4,7 @@ use crate::common::{Fixture, append_to, read_from, soon};
 use axum::http::{HeaderMap, Uri};
 use client::testing::{Fault, Proxy};
 use client::{ClientOptions, JournalClient, ReadError, RetryReader};
+use fragment::Sum;
 use proto::protocol::process_spec::Id;
 use proto::protocol::{
     ApplyRequest, CompressionCodec, Fragment, FragmentsRequest, LabelSelector, ReadRequest, ReadResponse,
@@ -128,14 +129,20 @@ async fn a_reader_survives_its_connection_and_ends_with_its_client() {
     assert!(matches!(soon(reader.next()).await, Err(ReadError::Cancelled)));
 }
 
-/// A read which ends with the metadata of a stored fragment of `0..end`.
-fn stored(offset: i64, end: i64, url: &str) -> Fault {
-    stored_as(CompressionCodec::Gzip, offset, end, url)
+/// A read which ends with the metadata of a stored fragment of `content` from offset zero.
+fn stored(offset: i64, content: &[u8], url: &str) -> Fault {
+    stored_as(CompressionCodec::Gzip, offset, content, url)
 }
 
-fn stored_as(codec: CompressionCodec, offset: i64, end: i64, url: &str) -> Fault {
-    let fragment =
-        Fragment { journal: A.to_owned(), end, compression_codec: codec as i32, ..Default::default() };
+fn stored_as(codec: CompressionCodec, offset: i64, content: &[u8], url: &str) -> Fault {
+    let end = content.len() as i64;
+    let fragment = Fragment {
+        journal: A.to_owned(),
+        end,
+        sum: Some(Sum::of(content).into()),
+        compression_codec: codec as i32,
+        ..Default::default()
+    };
     let fragment_url = url.to_owned();
     Fault::Frames(vec![ReadResponse {
         offset,
@@ -163,7 +170,7 @@ async fn fragments_are_read_from_files_or_else_through_the_broker() {
     let end = content.len() as i64;
     let request = ReadRequest { do_not_proxy: true, ..read_from(A, 5, true) };
 
-    it.broker.fault_read(stored(5, end, "file:///fragment.gz"));
+    it.broker.fault_read(stored(5, &content, "file:///fragment.gz"));
     let mut reader = RetryReader::new(with_root.clone(), request.clone());
     assert!(read_through(&mut reader, end).await == content[5..]);
     assert_eq!(it.broker.reads().len(), 1, "the broker sent no content");
@@ -174,13 +181,13 @@ async fn fragments_are_read_from_files_or_else_through_the_broker() {
         (&with_root, "s3://bucket/fragment.gz?secret=1"),
         (&with_root, "http://127.0.0.1:1/fragment.gz?secret=1"),
     ] {
-        it.broker.fault_read(stored(5, end, url));
+        it.broker.fault_read(stored(5, &content, url));
         let mut reader = RetryReader::new(client.clone(), request.clone());
         assert!(read_through(&mut reader, end).await == content[5..], "{url}");
         assert!(!it.broker.reads().last().unwrap().do_not_proxy, "{url}");
     }
 
-    it.broker.fault_read(stored(0, 20, "file:///fragment.gz"));
+    it.broker.fault_read(stored(0, &content[..20], "file:///fragment.gz"));
     let mut reader = with_root.read(read_from(A, 0, true));
     let too_long = loop {
         if let Err(error) = soon(reader.next()).await {
@@ -211,6 +218,7 @@ async fn http_store(it: &Fixture, content: &[u8]) -> (String, Arc<Mutex<Vec<Head
             "/ranged" | "/unranged" => (200, None, plain),
             "/gzip" => (200, None, gzip),
             "/short" => (200, None, gzip[..gzip.len() / 2].to_vec()),
+            "/other" => (200, None, gzipped(&plain.iter().rev().copied().collect::<Vec<u8>>())),
             "/offload-kept" => (200, Some("gzip"), gzip),
             "/offload-decompressed" => (200, None, plain),
             _ => (403, None, b"denied".to_vec()),
@@ -241,7 +249,7 @@ async fn fragments_are_read_from_the_urls_of_their_stores() {
     let options = ClientOptions { cache_size: 10, ..ClientOptions::new(it.tasks.clone()) };
     let client = JournalClient::new(it.broker.endpoint(), options).unwrap();
     let reader_of = |codec, path: &str, from| {
-        it.broker.fault_read(stored_as(codec, from, end, &format!("{store}{path}?secret=1")));
+        it.broker.fault_read(stored_as(codec, from, &content, &format!("{store}{path}?secret=1")));
         RetryReader::new(client.clone(), read_from(A, from, true))
     };
     for (path, codec, from, encoding, range) in [
@@ -264,7 +272,7 @@ async fn fragments_are_read_from_the_urls_of_their_stores() {
     for (path, problem) in
         [("/denied", "the store answered 403 Forbidden"), ("/short", "incomplete deflate stream")]
     {
-        it.broker.fault_read(stored(0, end, &format!("{store}{path}?secret=1")));
+        it.broker.fault_read(stored(0, &content, &format!("{store}{path}?secret=1")));
         let mut direct = client.read(ReadRequest { do_not_proxy: true, ..read_from(A, 0, true) });
         let error = loop {
             if let Err(error) = soon(direct.next()).await {
