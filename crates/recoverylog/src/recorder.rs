@@ -109,6 +109,14 @@ impl Recorder {
         state.failure.clone()
     }
 
+    /// The file at a local path; none if nothing was recorded of that path.
+    pub fn fnode(&self, path: &Path) -> Result<Option<Fnode>, RecordError> {
+        let path = self.recorded(path)?;
+        let mut state = self.lock();
+        state.check()?;
+        Ok(state.recording.fsm().links().get(&path).copied())
+    }
+
     /// Records a new, empty file at a local path, in place of one which is there.
     pub fn create(&self, path: &Path) -> Result<Fnode, RecordError> {
         let path = self.recorded(path)?;

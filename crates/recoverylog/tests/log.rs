@@ -152,6 +152,8 @@ async fn a_recorded_directory_is_played_elsewhere() {
     fs::write(first.dir.join("id.tmp"), "the id").unwrap();
     first.rename("id.tmp", "IDENTITY");
     first.sync().await.unwrap();
+    let fnode_at = |name: &str| first.recorder.fnode(&first.dir.join(name)).unwrap();
+    assert_eq!(["renamed", "file", "gone", "IDENTITY"].map(fnode_at), [Some(fnode), None, None, None]);
 
     let played = world.played(&no_hints(), "second").await.unwrap();
     assert_eq!(played.log.as_str(), LOG);
@@ -272,6 +274,7 @@ async fn a_cancelled_recorder_fails_rather_than_waits() {
     let error = synced.unwrap_err();
     assert!(matches!(&error, RecordError::Append { cause, .. } if cause.is_cancelled()), "{error}");
     assert!(recorded.create("other").is_err());
+    assert!(recorded.recorder.fnode(&recorded.dir.join("file")).is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]

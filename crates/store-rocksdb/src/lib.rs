@@ -11,12 +11,14 @@
 
 mod env;
 mod keys;
+mod maps;
 mod observer;
 mod overlay;
 mod pool;
 mod store;
 
 pub use keys::MarkError;
+pub use maps::RecordedMaps;
 pub use overlay::Entry;
 pub use rocksdb;
 pub use store::{RocksStore, StoreError};

@@ -13,7 +13,7 @@ use recoverylog::{RecordError, Recorder};
 use rocksdb::{DB, Direction, IteratorMode, Options, WriteBatch};
 use runtime::{BoxError, OnError, TaskGroup};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Size at which RocksDB begins a new manifest, in bytes. A manifest is as old as its oldest byte, and so is the part of
@@ -61,6 +61,21 @@ pub enum StoreError {
     Mark(#[from] MarkError),
 }
 
+impl StoreError {
+    /// RocksDB says only that an operation was refused; the recorder knows why.
+    pub(crate) fn of(
+        recorder: &Recorder,
+        action: &'static str,
+        dir: &Path,
+        source: rocksdb::Error,
+    ) -> StoreError {
+        match recorder.failure() {
+            Some(error) => StoreError::Record(error),
+            None => StoreError::RocksDb { action, dir: dir.to_owned(), source },
+        }
+    }
+}
+
 /// What a running commit needs, on whichever thread it runs.
 struct Shared {
     // Before the recorder, so that it is closed first: closing records, too.
@@ -91,14 +106,7 @@ impl RocksStore {
     ) -> Result<RocksStore, StoreError> {
         let recorder = recorder.ok_or(StoreError::NoRecorder)?;
         let open = move || {
-            let mut options = shared_options();
-            configure(&mut options);
-            let mut env =
-                observed_env(RecordingObserver::new(recorder.clone())).ok_or(StoreError::NoEnvironment)?;
-            env.set_background_threads(BACKGROUND_THREADS);
-            env.set_high_priority_background_threads(BACKGROUND_THREADS);
-            options.set_env(&env);
-            require(&mut options);
+            let options = recorded_options(&recorder, configure)?;
             let dir = recorder.dir().to_owned();
             let db = DB::open(&options, &dir).map_err(|source| because(&recorder, "opening", source))?;
             Ok::<_, StoreError>(Shared { db, recorder })
@@ -243,12 +251,24 @@ impl fmt::Debug for RocksStore {
     }
 }
 
-/// RocksDB says only that an operation was refused; the recorder knows why.
+/// Options of a database whose files are recorded.
+pub(crate) fn recorded_options(
+    recorder: &Recorder,
+    configure: impl FnOnce(&mut Options),
+) -> Result<Options, StoreError> {
+    let mut options = shared_options();
+    configure(&mut options);
+    let observer = RecordingObserver::new(recorder.clone());
+    let mut env = observed_env(observer).ok_or(StoreError::NoEnvironment)?;
+    env.set_background_threads(BACKGROUND_THREADS);
+    env.set_high_priority_background_threads(BACKGROUND_THREADS);
+    options.set_env(&env);
+    require(&mut options);
+    Ok(options)
+}
+
 fn because(recorder: &Recorder, action: &'static str, source: rocksdb::Error) -> StoreError {
-    match recorder.failure() {
-        Some(error) => StoreError::Record(error),
-        None => StoreError::RocksDb { action, dir: recorder.dir().to_owned(), source },
-    }
+    StoreError::of(recorder, action, recorder.dir(), source)
 }
 
 /// What recording and recovery need, whatever was configured.

@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "only tests use it")]
 
 mod crash;
+mod maps;
 mod store;
 mod world;

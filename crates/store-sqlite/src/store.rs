@@ -1,0 +1,354 @@
+//! The store: a SQLite connection over recorded files, and a shard's changes by it.
+
+use crate::ffi::{Registered, has_batch_atomic_writes};
+use crate::files::RecordedFiles;
+use crate::names::PAGES_DIR;
+use crate::slot::Slot;
+use client::{AppendFuture, OpError, OpFuture};
+use consumer::Store;
+use prost::Message;
+use proto::consumer::Checkpoint;
+use recoverylog::{RecordError, Recorder};
+use runtime::{BoxError, OnError, TaskGroup};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use store_rocksdb::rocksdb::Options;
+use store_rocksdb::{RecordedMaps, StoreError};
+
+/// File of the main database.
+const DATABASE: &str = "primary.db";
+
+/// Bytes of write-ahead logs of the database of pages, over which it flushes what the oldest is needed for: as much must
+/// be read again when it is opened.
+const WAL_BYTES_MAX: u64 = 32 << 20;
+
+/// Why a store cannot be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum SqliteError {
+    /// The shard has no recovery log.
+    #[error(
+        "a SQLite store needs a recovery log, and the shard has none (set recovery_log_prefix of its ShardSpec)"
+    )]
+    NoRecorder,
+    /// SQLite does not take another file system.
+    #[error("the file system of a SQLite store cannot be registered")]
+    NoFileSystem,
+    /// The database of pages failed.
+    #[error(transparent)]
+    Pages(StoreError),
+    /// SQLite failed.
+    #[error("{action} SQLite in {dir:?}: {source}")]
+    Sqlite {
+        /// What was tried.
+        action: &'static str,
+        /// Where.
+        dir: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+    /// SQLite journals in another way than it was told to.
+    #[error("SQLite in {dir:?} has journal mode {found}; expected {expected}")]
+    JournalMode {
+        /// Where.
+        dir: PathBuf,
+        /// What it has.
+        found: String,
+        /// What it was told.
+        expected: &'static str,
+    },
+    /// The running transaction was ended by someone else than the store: by an error of SQLite, or by the application.
+    #[error("the transaction in {dir:?} was ended before its commit: by an error, or by COMMIT or ROLLBACK")]
+    TransactionEnded {
+        /// Where.
+        dir: PathBuf,
+    },
+    /// Files are no longer recorded.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// What was written cannot be recorded.
+    #[error("recording SQLite in {dir:?}: {source}")]
+    Files {
+        /// Where.
+        dir: PathBuf,
+        /// Why not.
+        source: BoxError,
+    },
+    /// The stored checkpoint is not one.
+    #[error("the checkpoint in {dir:?} cannot be decoded: {source}")]
+    Checkpoint {
+        /// Where.
+        dir: PathBuf,
+        /// What the decoder says.
+        source: prost::DecodeError,
+    },
+    /// Work with the connection panicked.
+    #[error("the connection to SQLite is lost: work with it panicked")]
+    Lost,
+}
+
+/// The connection, and what it needs to live. Fields are closed in their order.
+struct Database {
+    connection: Connection,
+    _file_system: Registered<RecordedFiles>,
+    files: Arc<RecordedFiles>,
+    /// Whether a transaction was begun.
+    begun: bool,
+}
+
+/// The store of one shard.
+///
+/// The application changes it by SQL, within a transaction which is begun when it is first used. A commit adds the
+/// checkpoint to it; a recovered database holds all of a transaction or nothing. There is one connection, and the
+/// application neither begins nor ends transactions by it; savepoints are its to use.
+pub struct SqliteStore {
+    database: Slot<Box<Database>>,
+    recorder: Recorder,
+    tasks: TaskGroup,
+}
+
+impl SqliteStore {
+    /// Opens, or creates, the database in the directory of `recorder`. `prepare` is called outside of a transaction each
+    /// time: it creates tables if they are not there, attaches further databases (by names in the same directory), and
+    /// may set pragmas. The size of pages cannot be changed once there are some.
+    ///
+    /// # Errors
+    /// Without a recorder; if SQLite cannot open what is in the directory; if `prepare` or the recorder fails.
+    pub async fn open(
+        recorder: Option<Recorder>,
+        tasks: &TaskGroup,
+        prepare: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
+    ) -> Result<SqliteStore, SqliteError> {
+        SqliteStore::open_tuned(recorder, tasks, |_| {}, prepare).await
+    }
+
+    /// As [`SqliteStore::open`], with other options for the RocksDB which stores the pages. Those that recovery relies on
+    /// cannot be changed.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`].
+    pub async fn open_tuned(
+        recorder: Option<Recorder>,
+        tasks: &TaskGroup,
+        tune: fn(&mut Options),
+        prepare: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
+    ) -> Result<SqliteStore, SqliteError> {
+        let recorder = recorder.ok_or(SqliteError::NoRecorder)?;
+        let open = {
+            let recorder = recorder.clone();
+            move || Database::open(recorder, tune, prepare).map(Box::new)
+        };
+        let database = Slot::new(tasks.spawn_blocking("open SQLite", open).await?);
+        Ok(SqliteStore { database, recorder, tasks: tasks.clone() })
+    }
+
+    /// The connection, within the running transaction, once a commit which has it is written. For statements which read
+    /// or change little: they run on this thread, and may read from disk. Changes stay in SQLite's cache until the
+    /// commit; a transaction which outgrows that writes pages, and may wait for the recovery log: see
+    /// [`SqliteStore::run`]. Use [`Connection::prepare_cached`] for statements which are used often.
+    ///
+    /// # Errors
+    /// If a transaction cannot be begun.
+    pub async fn connection(&mut self) -> Result<&Connection, SqliteError> {
+        let database = self.database.here().await.ok_or(SqliteError::Lost)?;
+        database.begin()?;
+        Ok(&database.connection)
+    }
+
+    /// Runs `work` with the connection, within the running transaction, on a thread where blocking is allowed.
+    ///
+    /// # Errors
+    /// If a transaction cannot be begun; the error of `work`.
+    pub async fn run<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, SqliteError> {
+        // Waited for here, so that the thread does not wait.
+        self.database.here().await.ok_or(SqliteError::Lost)?;
+        let (slot, back) = self.database.take();
+        let work = move || {
+            let mut database = slot.into_value_blocking().ok_or(SqliteError::Lost)?;
+            let outcome = database.begin().and_then(|()| {
+                work(&database.connection).map_err(|error| database.failed("working with", error))
+            });
+            back.give(database);
+            outcome
+        };
+        self.tasks.spawn_blocking("work with SQLite", work).await
+    }
+
+    /// The recorder of the database's files.
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+}
+
+impl Store for SqliteStore {
+    async fn restore_checkpoint(&mut self) -> Result<Checkpoint, BoxError> {
+        let read = |connection: &Connection| {
+            let sql = "SELECT checkpoint FROM gazette_checkpoint WHERE rowid = 0";
+            connection.query_row(sql, [], |row| Ok(row.get_ref(0)?.as_bytes_or_null()?.map(<[u8]>::to_vec)))
+        };
+        let stored = self.run(read).await?.unwrap_or_default();
+        let decoded = Checkpoint::decode(stored.as_slice());
+        let dir = || self.recorder.dir().to_owned();
+        Ok(decoded.map_err(|source| SqliteError::Checkpoint { dir: dir(), source })?)
+    }
+
+    /// The order in the log is: a barrier, which waits for `wait_for`; what SQLite writes to commit; another barrier,
+    /// which is the commit.
+    fn start_commit(&mut self, checkpoint: Checkpoint, wait_for: Vec<OpFuture>) -> OpFuture {
+        let barrier = self.recorder.barrier(wait_for);
+        if let Some(Err(error)) = barrier.try_result() {
+            return OpFuture::resolved(Err(why(&self.recorder, error)));
+        }
+        let (slot, back) = self.database.take();
+        let (promise, commit) = OpFuture::pair();
+        let (recorder, tasks) = (self.recorder.clone(), self.tasks.clone());
+        self.tasks.spawn("commit SQLite", OnError::Log, async move {
+            let outcome = match slot.into_value().await {
+                Some(mut database) => {
+                    let commit = move || {
+                        let outcome = database.commit(&checkpoint);
+                        back.give(database);
+                        outcome
+                    };
+                    match tasks.spawn_blocking("write SQLite", commit).await {
+                        Ok(barrier) => barrier.await.map(drop).map_err(|error| why(&recorder, error)),
+                        Err(error) => Err(OpError::failed(error)),
+                    }
+                }
+                None => Err(OpError::failed(SqliteError::Lost)),
+            };
+            promise.resolve(outcome);
+            Ok(())
+        });
+        commit
+    }
+
+    fn destroy(self) {
+        if let Some(database) = self.database.into_value_blocking() {
+            database.files.cancel_background_work();
+            drop(database);
+        }
+        let dir = self.recorder.dir();
+        if let Err(error) = std::fs::remove_dir_all(dir) {
+            tracing::warn!(?dir, %error, "cannot remove the directory of a SQLite");
+        }
+    }
+}
+
+impl Database {
+    fn open(
+        recorder: Recorder,
+        tune: fn(&mut Options),
+        prepare: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+    ) -> Result<Database, SqliteError> {
+        let tune = move |options: &mut Options| {
+            options.set_max_total_wal_size(WAL_BYTES_MAX);
+            tune(options);
+        };
+        let maps = RecordedMaps::open(&recorder, PAGES_DIR, tune).map_err(SqliteError::Pages)?;
+        let files = Arc::new(RecordedFiles::new(maps, recorder.clone()));
+        let file_system = Registered::new(Arc::clone(&files)).ok_or(SqliteError::NoFileSystem)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_URI
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags_and_vfs(DATABASE, flags, file_system.name());
+        let connection = connection.map_err(|error| because(&recorder, "opening", error))?;
+        let database = Database { connection, _file_system: file_system, files, begun: false };
+        database.set_up()?;
+        prepare(&database.connection).map_err(|error| database.failed("preparing", error))?;
+        database.create_checkpoint()?;
+        Ok(database)
+    }
+
+    fn set_up(&self) -> Result<(), SqliteError> {
+        let failed = |error| self.failed("setting up", error);
+        // A log which is left behind is recovered like everything else: closing need not write.
+        self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
+        self.connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+        self.connection.query_row("PRAGMA secure_delete = FAST", [], |_| Ok(())).map_err(failed)?;
+        let expected = if has_batch_atomic_writes() { "truncate" } else { "wal" };
+        let sql = format!("PRAGMA journal_mode = {expected}");
+        let found: String = self.connection.query_row(&sql, [], |row| row.get(0)).map_err(failed)?;
+        if found != expected {
+            return Err(SqliteError::JournalMode { dir: self.recorder().dir().to_owned(), found, expected });
+        }
+        Ok(())
+    }
+
+    fn create_checkpoint(&self) -> Result<(), SqliteError> {
+        let table = "CREATE TABLE IF NOT EXISTS gazette_checkpoint (
+                rowid INTEGER PRIMARY KEY DEFAULT 0 CHECK (rowid = 0), checkpoint BLOB);
+            INSERT OR IGNORE INTO gazette_checkpoint (rowid, checkpoint) VALUES (0, '');";
+        self.connection.execute_batch(table).map_err(|error| self.failed("setting up", error))
+    }
+
+    /// Begins a transaction, unless one is running.
+    fn begin(&mut self) -> Result<(), SqliteError> {
+        if self.begun {
+            return if self.connection.is_autocommit() { Err(self.ended()) } else { Ok(()) };
+        }
+        self.connection.execute_batch("BEGIN").map_err(|error| self.failed("beginning with", error))?;
+        self.begun = true;
+        Ok(())
+    }
+
+    /// Commits the running transaction, and returns the barrier behind it.
+    fn commit(&mut self, checkpoint: &Checkpoint) -> Result<AppendFuture, SqliteError> {
+        self.begin()?;
+        let update = || {
+            let sql = "UPDATE gazette_checkpoint SET checkpoint = ?1 WHERE rowid = 0";
+            match self.connection.prepare_cached(sql)?.execute([checkpoint.encode_to_vec()])? {
+                1 => self.connection.execute_batch("COMMIT"),
+                rows => Err(rusqlite::Error::StatementChangedRows(rows)),
+            }
+        };
+        update().map_err(|error| self.failed("committing to", error))?;
+        self.begun = false;
+        let dir = || self.recorder().dir().to_owned();
+        self.files.flush().map_err(|source| match self.recorder().failure() {
+            Some(error) => SqliteError::Record(error),
+            None => SqliteError::Files { dir: dir(), source },
+        })?;
+        Ok(self.recorder().barrier(Vec::new()))
+    }
+
+    fn recorder(&self) -> &Recorder {
+        self.files.recorder()
+    }
+
+    fn ended(&self) -> SqliteError {
+        match self.recorder().failure() {
+            Some(error) => SqliteError::Record(error),
+            None => SqliteError::TransactionEnded { dir: self.recorder().dir().to_owned() },
+        }
+    }
+
+    fn failed(&self, action: &'static str, source: rusqlite::Error) -> SqliteError {
+        because(self.recorder(), action, source)
+    }
+}
+
+/// SQLite says only that an operation failed; the recorder may know why.
+fn because(recorder: &Recorder, action: &'static str, source: rusqlite::Error) -> SqliteError {
+    match recorder.failure() {
+        Some(error) => SqliteError::Record(error),
+        None => SqliteError::Sqlite { action, dir: recorder.dir().to_owned(), source },
+    }
+}
+
+/// The recorder's first failure says more than that of an append which came later.
+fn why(recorder: &Recorder, error: OpError) -> OpError {
+    recorder.failure().map_or(error, OpError::failed)
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SqliteStore").field(&self.recorder).finish()
+    }
+}
