@@ -149,7 +149,12 @@ impl Broker {
         run_allocator(&options, &mirror, &me, &groups.allocator);
         let shell = Arc::new(Shell {
             append: AppendContext::new(resolver.clone(), replicas.clone(), limits),
-            read: ReadContext { clock: options.clock.clone(), stores, files: groups.work.child("reads") },
+            read: ReadContext {
+                clock: options.clock.clone(),
+                stores,
+                files: groups.work.child("reads"),
+                hole_age: options.hole_age,
+            },
             resolver,
             stop: CancellationToken::new(),
         });

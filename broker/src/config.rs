@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fragment::compress::Levels;
+use fragment::index::OFFSET_JUMP_AGE_SECONDS;
 use keyspace::KeyPrefix;
 use proto::Invalid;
 use runtime::config::{ConfigError, DebugArgs, EtcdArgs, LogArgs, is_set, parse_duration, refuse};
@@ -101,6 +102,10 @@ pub struct BrokerConfig {
     /// Use the file root in place of every other kind of store.
     #[arg(id = "broker.file-only", long = "broker.file-only", env = "BROKER_FILE_ONLY")]
     pub file_only: bool,
+    /// How old the stored fragment after missing content must be for reads to pass over what is missing.
+    #[arg(id = "broker.hole-age", long = "broker.hole-age", env = "BROKER_HOLE_AGE",
+        value_name = "DURATION", default_value = "6h", value_parser = parse_duration)]
+    pub hole_age: Duration,
     /// How hard GZIP fragments are compressed, from 0 (not at all) to 9. [default: 6]
     #[arg(id = "broker.gzip-level", long = "broker.gzip-level", env = "BROKER_GZIP_LEVEL",
         value_name = "LEVEL", value_parser = clap::value_parser!(u32).range(0..=9))]
@@ -300,6 +305,8 @@ pub struct BrokerOptions {
     pub file_root: Option<PathBuf>,
     /// Whether every store is a `file://` one.
     pub file_only: bool,
+    /// Age of the stored fragment after missing content from which on reads pass over what is missing.
+    pub hole_age: Duration,
     /// How hard fragments are compressed.
     pub levels: Levels,
     /// Largest message received, bytes.
@@ -354,6 +361,7 @@ impl BrokerOptions {
             min_append_rate: 65536,
             file_root: None,
             file_only: false,
+            hole_age: Duration::from_secs(OFFSET_JUMP_AGE_SECONDS.unsigned_abs()),
             levels: Levels::default(),
             max_message_bytes: grpc::MAX_MESSAGE_RECV_SERVER,
             drain_timeout: Duration::from_secs(60),
@@ -396,6 +404,7 @@ impl BrokerOptions {
             min_append_rate: broker.min_append_rate,
             file_root: broker.file_root.filter(|root| !root.as_os_str().is_empty()),
             file_only: broker.file_only,
+            hole_age: broker.hole_age,
             levels: Levels { gzip: broker.gzip_level, zstandard: broker.zstd_level },
             max_message_bytes: broker.max_grpc_recv_size,
             drain_timeout: broker.drain_timeout,

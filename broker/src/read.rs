@@ -41,6 +41,8 @@ pub struct ReadContext {
     pub stores: Stores,
     /// Reads of files, where blocking is allowed.
     pub files: runtime::TaskGroup,
+    /// Age of the stored fragment after missing content from which on reads pass over what is missing.
+    pub hole_age: Duration,
 }
 
 /// The responses of a read.
@@ -53,7 +55,7 @@ const GAP_WAIT: Duration = Duration::from_secs(10);
 pub fn serve(context: ReadContext, peers: Peers, request: ReadRequest, resolution: Resolution) -> ReadStream {
     let Some(replica) = resolution.replica else { return futures::stream::empty().boxed() };
     let mut read = Read {
-        core: ReadCore::new(&request, resolution.header.clone().canonical()),
+        core: ReadCore::new(&request, resolution.header.clone().canonical(), context.hole_age),
         elsewhere: Elsewhere::new(peers, context.clock.clone(), &request, &resolution.header),
         index: replica.index(),
         replica,

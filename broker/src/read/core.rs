@@ -3,6 +3,8 @@
 //! The driver asks the index what [`ReadCore::query`] says, hands the answer to [`ReadCore::on_answer`], and does what
 //! the [`Step`] asks. After content was sent it calls [`ReadCore::sent`]. Nothing here waits or does I/O.
 
+use std::time::Duration;
+
 use fragment::Fragment;
 use fragment::index::{Answer, Found, NotYet, Query};
 use proto::protocol::{Header, ReadRequest, ReadResponse, Status};
@@ -18,6 +20,7 @@ pub struct ReadCore {
     block: bool,
     do_not_proxy: bool,
     metadata_only: bool,
+    jump_age_seconds: i64,
     /// Until the first response.
     header: Option<Header>,
 }
@@ -50,8 +53,9 @@ pub struct Visit<L> {
 }
 
 impl ReadCore {
-    /// Begins a validated request which resolved to this process. `header` is that of the answer.
-    pub fn new(request: &ReadRequest, header: Header) -> ReadCore {
+    /// Begins a validated request which resolved to this process. `header` is that of the answer. Missing content is passed
+    /// over once the stored fragment after it is older than `hole_age`.
+    pub fn new(request: &ReadRequest, header: Header, hole_age: Duration) -> ReadCore {
         ReadCore {
             offset: request.offset,
             end_offset: request.end_offset,
@@ -59,6 +63,7 @@ impl ReadCore {
             block: request.block,
             do_not_proxy: request.do_not_proxy,
             metadata_only: request.metadata_only,
+            jump_age_seconds: i64::try_from(hole_age.as_secs()).unwrap_or(i64::MAX),
             header: Some(header),
         }
     }
@@ -67,7 +72,8 @@ impl ReadCore {
     /// holds any content.
     pub fn query(&self, now_unix: i64, end: i64) -> Query {
         let offset = if self.offset < 0 { end } else { self.offset };
-        Query { offset, begin_mod_time: self.begin_mod_time, now_unix }
+        let ReadCore { begin_mod_time, jump_age_seconds, .. } = *self;
+        Query { offset, begin_mod_time, now_unix, jump_age_seconds }
     }
 
     /// The content `begin..end` which the answer to a query at `asked` passes over or waits for, although the journal goes

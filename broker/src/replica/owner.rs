@@ -348,7 +348,7 @@ impl Owner {
         if farewell == Farewell::Deleted {
             self.abandon.cancel();
             let current = self.latest_file.take();
-            let files = self.fragments.index().locals().iter().map(|local| local.file.clone());
+            let files = self.fragments.index().locals().map(|local| local.file.clone());
             let held = self.confirmation.waiting().filter_map(|unconfirmed| unconfirmed.completed.as_ref());
             let held: Vec<_> = held.map(|spool| spool.file.clone()).collect();
             self.remove(files.chain(held).chain(current).collect());

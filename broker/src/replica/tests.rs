@@ -123,7 +123,9 @@ impl Fixture {
     fn read(&self, mut offset: i64) -> Vec<u8> {
         let view = self.view();
         let mut content = Vec::new();
-        while let Answer::Found(found) = view.index.query(&Query { offset, begin_mod_time: 0, now_unix: 0 }) {
+        while let Answer::Found(found) =
+            view.index.query(&Query { offset, begin_mod_time: 0, now_unix: 0, jump_age_seconds: 0 })
+        {
             let fragment = found.entry.fragment;
             let mut buffer = vec![0; usize::try_from(fragment.end - offset).unwrap()];
             let read = found.entry.file.expect("it is local").read_at(offset, &mut buffer).unwrap();
@@ -345,7 +347,8 @@ async fn a_completed_fragment_leaves_the_disk_once_it_is_stored_and_its_readers_
     })
     .await;
     // The name is gone; whoever had the file open has it still.
-    let Answer::Found(found) = before.index.query(&Query { offset: 0, begin_mod_time: 0, now_unix: 0 })
+    let Answer::Found(found) =
+        before.index.query(&Query { offset: 0, begin_mod_time: 0, now_unix: 0, jump_age_seconds: 0 })
     else {
         panic!("it was there")
     };

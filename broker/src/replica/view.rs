@@ -55,7 +55,8 @@ impl IndexView {
 /// The span of the fragments of `index`.
 pub(super) fn known(index: &Index<LocalFile>) -> Known {
     let (begin, end) = (index.begin(), index.end());
-    let last = Query { offset: end.saturating_sub(1).max(0), begin_mod_time: 0, now_unix: 0 };
+    let last =
+        Query { offset: end.saturating_sub(1).max(0), begin_mod_time: 0, now_unix: 0, jump_age_seconds: 0 };
     let last_mod_time = match index.query(&last) {
         Answer::Found(found) => found.entry.fragment.mod_time,
         Answer::NotYet(_) => 0,

@@ -57,7 +57,7 @@ fn benches(c: &mut Criterion) {
     group.bench_function("query", |b| {
         b.iter(|| {
             offset = (offset + 7 * LENGTH + 13) % index_end();
-            black_box(index.query(&Query { offset, begin_mod_time: 0, now_unix: 1 }))
+            black_box(index.query(&Query { offset, begin_mod_time: 0, now_unix: 1, jump_age_seconds: 1 }))
         });
     });
     group.bench_function("publish_snapshot", |b| b.iter(|| black_box(index.clone())));

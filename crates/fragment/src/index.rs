@@ -6,132 +6,25 @@
 //! hidden. Cloning an index is cheap (remote fragments are shared), so that its owner can publish a snapshot after every
 //! commit and readers never wait.
 //!
-//! A journal may have a million stored fragments. A [`RemoteSet`] therefore keeps 56 bytes of each, and shares store
-//! URLs and path postfixes; a [`Fragment`] is put together when it is asked for.
+//! A journal may have a million stored fragments. A [`RemoteSet`] therefore keeps 44 bytes of each, and shares store
+//! URLs and path postfixes; a [`Fragment`] is put together when it is asked for. Snapshots share what has not changed.
 //!
 //! Pure: no I/O, no clock. The time is an argument of [`Index::query`], whose answer says when time alone would change it.
 
-use std::collections::BTreeMap;
+mod remote;
+
 use std::sync::Arc;
 
 use proto::JournalName;
 
-use crate::{Codec, CoverSet, Fragment, Insertion, PathPostfix, Span, Sum};
+use crate::{CoverSet, Fragment, Insertion, Span};
 
-/// A read jumps over a hole in the middle of the index once the fragment after it is older than this, in seconds.
+use remote::Stored;
+pub use remote::{RemoteSet, RemoteSetBuilder};
+
+/// Unless it is configured otherwise, a read jumps over a hole in the middle of the index once the fragment after it is
+/// older than this, in seconds.
 pub const OFFSET_JUMP_AGE_SECONDS: i64 = 6 * 60 * 60;
-
-/// A stored fragment without what the whole set shares.
-#[derive(Clone, Copy, Debug)]
-struct Stored {
-    begin: i64,
-    end: i64,
-    mod_time: i64,
-    sum: Sum,
-    origin: u32,
-    codec: Codec,
-}
-
-impl Span for Stored {
-    fn begin(&self) -> i64 {
-        self.begin
-    }
-
-    fn end(&self) -> i64 {
-        self.end
-    }
-}
-
-/// Where stored fragments are: store URL and path postfix.
-type Origin = (Option<Arc<str>>, PathPostfix);
-
-/// The fragments of one journal which a listing of its stores found.
-#[derive(Clone, Debug, Default)]
-pub struct RemoteSet {
-    fragments: CoverSet<Stored>,
-    origins: Vec<Origin>,
-}
-
-/// Gathers the [`RemoteSet`] of one listing.
-#[derive(Clone, Debug, Default)]
-pub struct RemoteSetBuilder {
-    fragments: Vec<Stored>,
-    origins: Vec<Origin>,
-    known: BTreeMap<Origin, u32>,
-}
-
-impl RemoteSetBuilder {
-    /// Adds a listed fragment. Of equal ranges the last one added is kept. The fragment's journal is not stored: all
-    /// must be of the journal of the index which takes the set.
-    pub fn push(&mut self, fragment: Fragment) {
-        let Fragment { begin, end, sum, codec, mod_time, backing_store, path_postfix, .. } = fragment;
-        let origin = self.intern((backing_store, path_postfix));
-        self.fragments.push(Stored { begin, end, mod_time, sum, origin, codec });
-    }
-
-    /// The set.
-    pub fn build(self) -> RemoteSet {
-        RemoteSet { fragments: self.fragments.into_iter().collect(), origins: self.origins }
-    }
-
-    fn intern(&mut self, origin: Origin) -> u32 {
-        // Listings come directory by directory, so that the last origin is mostly this one too.
-        if self.origins.last() == Some(&origin) {
-            return origin_number(self.origins.len() - 1);
-        }
-        let next = origin_number(self.origins.len());
-        *self.known.entry(origin).or_insert_with_key(|origin| {
-            self.origins.push(origin.clone());
-            next
-        })
-    }
-}
-
-fn origin_number(position: usize) -> u32 {
-    u32::try_from(position).expect("memory ends before four billion origins")
-}
-
-impl FromIterator<Fragment> for RemoteSet {
-    fn from_iter<I: IntoIterator<Item = Fragment>>(fragments: I) -> RemoteSet {
-        let mut builder = RemoteSetBuilder::default();
-        fragments.into_iter().for_each(|fragment| builder.push(fragment));
-        builder.build()
-    }
-}
-
-impl RemoteSet {
-    /// How many fragments the set holds.
-    pub fn len(&self) -> usize {
-        self.fragments.spans().len()
-    }
-
-    /// Whether it holds none.
-    pub fn is_empty(&self) -> bool {
-        self.fragments.spans().is_empty()
-    }
-
-    /// Highest end; zero if empty.
-    pub fn end(&self) -> i64 {
-        self.fragments.end()
-    }
-
-    fn insert(&mut self, fragment: Fragment) {
-        let Fragment { begin, end, sum, codec, mod_time, backing_store, path_postfix, .. } = fragment;
-        let origin = (backing_store, path_postfix);
-        let known = self.origins.iter().rposition(|other| *other == origin).unwrap_or_else(|| {
-            self.origins.push(origin);
-            self.origins.len() - 1
-        });
-        let origin = origin_number(known);
-        // What it displaces lies within it, and what it lies within says as much: either way nothing is lost.
-        let _ = self.fragments.insert(Stored { begin, end, mod_time, sum, origin, codec });
-    }
-
-    /// Whether every offset of `begin..end` is stored.
-    pub fn covers(&self, begin: i64, end: i64) -> bool {
-        self.fragments.covers(begin, end)
-    }
-}
 
 /// A fragment of a local spool, with the file `L` it can be read from.
 #[derive(Clone, Debug)]
@@ -170,6 +63,9 @@ pub struct Query {
     pub begin_mod_time: i64,
     /// The present Unix time, in seconds.
     pub now_unix: i64,
+    /// A hole is jumped over once the stored fragment after it is older than this, in seconds. By the protocol
+    /// [`OFFSET_JUMP_AGE_SECONDS`].
+    pub jump_age_seconds: i64,
 }
 
 /// An answer of [`Index::query`].
@@ -208,7 +104,7 @@ pub struct NotYet {
 #[derive(Debug)]
 pub struct Index<L> {
     journal: JournalName,
-    remote: Arc<RemoteSet>,
+    remote: RemoteSet,
     local: CoverSet<Arc<Local<L>>>,
 }
 
@@ -237,7 +133,7 @@ impl<L> View<'_, L> {
     fn mod_time(&self) -> i64 {
         match self {
             View::Local(_) => 0,
-            View::Remote(stored) => stored.mod_time,
+            View::Remote(stored) => stored.mod_time(),
         }
     }
 }
@@ -246,14 +142,14 @@ impl<L> Span for View<'_, L> {
     fn begin(&self) -> i64 {
         match self {
             View::Local(local) => local.begin(),
-            View::Remote(stored) => stored.begin,
+            View::Remote(stored) => stored.begin(),
         }
     }
 
     fn end(&self) -> i64 {
         match self {
             View::Local(local) => local.end(),
-            View::Remote(stored) => stored.end,
+            View::Remote(stored) => stored.end(),
         }
     }
 }
@@ -261,7 +157,7 @@ impl<L> Span for View<'_, L> {
 impl<L: Clone> Index<L> {
     /// An index of `journal` without fragments.
     pub fn new(journal: JournalName) -> Index<L> {
-        Index { journal, remote: Arc::default(), local: CoverSet::default() }
+        Index { journal, remote: RemoteSet::default(), local: CoverSet::default() }
     }
 
     /// The journal of all fragments.
@@ -283,7 +179,7 @@ impl<L: Clone> Index<L> {
     /// have left the index, and their files are free once their last reader is done.
     #[must_use = "the files of covered fragments are to be released"]
     pub fn replace_remote(&mut self, remote: RemoteSet) -> Vec<Arc<Local<L>>> {
-        self.remote = Arc::new(remote);
+        self.remote = remote;
         self.extract_covered()
     }
 
@@ -292,15 +188,23 @@ impl<L: Clone> Index<L> {
     #[must_use = "the files of covered fragments are to be released"]
     pub fn insert_remote(&mut self, fragment: Fragment) -> Vec<Arc<Local<L>>> {
         assert_eq!(fragment.journal, self.journal, "a fragment belongs to the index of its own journal");
-        Arc::make_mut(&mut self.remote).insert(fragment);
+        self.remote.insert(fragment);
+        self.extract_covered()
+    }
+
+    /// Adds what a listing found which did not look at everything. Returns the local fragments now covered, as
+    /// [`Index::replace_remote`] does.
+    #[must_use = "the files of covered fragments are to be released"]
+    pub fn extend_remote(&mut self, found: &RemoteSet) -> Vec<Arc<Local<L>>> {
+        found.fragments(&self.journal).for_each(|fragment| self.remote.insert(fragment));
         self.extract_covered()
     }
 
     /// Lowest offset of any fragment; zero if there are none.
     pub fn begin(&self) -> i64 {
-        match (self.remote.fragments.spans().first(), self.local.spans().first()) {
-            (Some(remote), Some(local)) => remote.begin.min(local.begin()),
-            (Some(remote), None) => remote.begin,
+        match (self.remote.spans.first(), self.local.first()) {
+            (Some(remote), Some(local)) => remote.begin().min(local.begin()),
+            (Some(remote), None) => remote.begin(),
             (None, Some(local)) => local.begin(),
             (None, None) => 0,
         }
@@ -313,12 +217,12 @@ impl<L: Clone> Index<L> {
 
     /// Whether there are no fragments.
     pub fn is_empty(&self) -> bool {
-        self.remote.is_empty() && self.local.spans().is_empty()
+        self.remote.is_empty() && self.local.is_empty()
     }
 
     /// The local fragments, ascending.
-    pub fn locals(&self) -> &[Arc<Local<L>>] {
-        self.local.spans()
+    pub fn locals(&self) -> impl Iterator<Item = &Arc<Local<L>>> {
+        self.local.iter()
     }
 
     /// The stored fragments of the latest listing.
@@ -327,16 +231,12 @@ impl<L: Clone> Index<L> {
     }
 
     /// Answers a read (journal protocol §8.3): the covering fragment which reaches furthest. Offsets before the first
-    /// stored fragment, and those in a hole before a stored fragment older than [`OFFSET_JUMP_AGE_SECONDS`], are jumped
-    /// over, as are stored fragments modified before `begin_mod_time`.
+    /// stored fragment, and those in a hole before a stored fragment older than `jump_age_seconds`, are jumped over, as are stored fragments modified before `begin_mod_time`.
     pub fn query(&self, query: &Query) -> Answer<L> {
         let write_head = self.end();
         let mut offset = if query.offset < 0 { write_head } else { query.offset };
         loop {
-            let view = match self
-                .covering(offset)
-                .map_or_else(|| self.beyond_hole(offset, query.now_unix), Ok)
-            {
+            let view = match self.covering(offset).map_or_else(|| self.beyond_hole(offset, query), Ok) {
                 Ok(view) => view,
                 Err(retry_at_unix) => return Answer::NotYet(NotYet { offset, write_head, retry_at_unix }),
             };
@@ -349,15 +249,23 @@ impl<L: Clone> Index<L> {
         }
     }
 
+    /// Every fragment of either set which covers `offset`, those which reach furthest first: what a read may turn to if
+    /// one of them cannot be read.
+    pub fn all_covering(&self, offset: i64) -> Vec<Entry<L>> {
+        let local = self.local.covering(offset).map(View::Local);
+        let remote = self.remote.spans.covering(offset).map(View::Remote);
+        let mut views: Vec<View<'_, L>> = local.chain(remote).collect();
+        views.sort_by_key(|view| std::cmp::Reverse(view.end()));
+        views.into_iter().map(|view| self.entry(view)).collect()
+    }
+
     /// The fragments of the cover set which begin at or after `begin`, ascending.
     pub fn entries_from(&self, begin: i64) -> impl Iterator<Item = Entry<L>> + '_ {
-        let remote = self.remote.fragments.spans();
-        let mut remote = remote[remote.partition_point(|span| span.begin < begin)..].iter().peekable();
-        let local = self.local.spans();
-        let mut local = local[local.partition_point(|span| span.begin() < begin)..].iter().peekable();
+        let mut remote = self.remote.spans.iter_from(begin).peekable();
+        let mut local = self.local.iter_from(begin).peekable();
         let before = |end: Option<i64>| end.unwrap_or(i64::MIN);
         let mut covered_to = begin.checked_sub(1).map_or(i64::MIN, |before_begin| {
-            let remote = self.remote.fragments.last_at(before_begin).map(Span::end);
+            let remote = self.remote.spans.last_at(before_begin).map(Span::end);
             before(remote).max(before(self.local.last_at(before_begin).map(Span::end)))
         });
         std::iter::from_fn(move || {
@@ -386,7 +294,7 @@ impl<L: Clone> Index<L> {
     /// Of the fragments covering `offset`, the one which reaches furthest.
     fn covering(&self, offset: i64) -> Option<View<'_, L>> {
         let local = self.local.last_at(offset).map(View::Local);
-        let remote = self.remote.fragments.last_at(offset).map(View::Remote);
+        let remote = self.remote.spans.last_at(offset).map(View::Remote);
         let further = match (local, remote) {
             (Some(local), Some(remote)) => {
                 // Of those which reach equally far, the one which begins first contains the other.
@@ -399,23 +307,23 @@ impl<L: Clone> Index<L> {
     }
 
     /// The fragment after the hole at `offset`, if a read may jump there; otherwise the time at which it may.
-    fn beyond_hole(&self, offset: i64, now_unix: i64) -> Result<View<'_, L>, Option<i64>> {
+    fn beyond_hole(&self, offset: i64, query: &Query) -> Result<View<'_, L>, Option<i64>> {
         let local = self.local.first_after(offset).map(View::Local);
-        let remote = self.remote.fragments.first_after(offset).map(View::Remote);
+        let remote = self.remote.spans.first_after(offset).map(View::Remote);
         let next = first_of(local, remote).filter(|view| view.mod_time() != 0).ok_or(None)?;
-        let old_enough = next.mod_time().saturating_add(OFFSET_JUMP_AGE_SECONDS + 1);
-        if next.begin() == self.begin() || now_unix >= old_enough { Ok(next) } else { Err(Some(old_enough)) }
+        let old_enough = next.mod_time().saturating_add(query.jump_age_seconds).saturating_add(1);
+        if next.begin() == self.begin() || query.now_unix >= old_enough {
+            Ok(next)
+        } else {
+            Err(Some(old_enough))
+        }
     }
 
     fn entry(&self, view: View<'_, L>) -> Entry<L> {
         match view {
             View::Local(local) => Entry { fragment: local.fragment.clone(), file: Some(local.file.clone()) },
-            View::Remote(&Stored { begin, end, mod_time, sum, origin, codec }) => {
-                let (backing_store, path_postfix) = self.remote.origins[origin as usize].clone();
-                let journal = self.journal.clone();
-                let fragment =
-                    Fragment { journal, begin, end, sum, codec, backing_store, mod_time, path_postfix };
-                Entry { fragment, file: None }
+            View::Remote(stored) => {
+                Entry { fragment: self.remote.fragment(&self.journal, stored), file: None }
             }
         }
     }

@@ -52,6 +52,7 @@ const PURE: &[&str] = &[
     "crates/fragment/src/cover_set.rs",
     "crates/fragment/src/fragment.rs",
     "crates/fragment/src/index.rs",
+    "crates/fragment/src/index/remote.rs",
     "crates/fragment/src/spool.rs",
     "crates/fragment/src/spool/manifest.rs",
     "crates/fragment/src/spool/roll.rs",

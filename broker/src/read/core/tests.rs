@@ -10,6 +10,7 @@ use super::*;
 
 const HOUR: i64 = 3600;
 const NOW: i64 = 100 * HOUR;
+const HOLE_AGE: Duration = Duration::from_secs(6 * 3600);
 
 fn journal() -> JournalName {
     JournalName::parse("a/journal").unwrap()
@@ -39,7 +40,8 @@ fn index(local: &[(i64, i64)], stored: &[(i64, i64, i64)]) -> Index<()> {
 /// Runs `request` to its end, or to where it waits, and writes down what it did.
 fn check(request: ReadRequest, index: &Index<()>, expected: Expect) {
     let header = Header::routed(Default::default(), Route::unrouted(), Default::default());
-    let mut core = ReadCore::new(&ReadRequest { journal: journal().to_string(), ..request }, header);
+    let mut core =
+        ReadCore::new(&ReadRequest { journal: journal().to_string(), ..request }, header, HOLE_AGE);
     let mut log = String::new();
     loop {
         match core.on_answer(index.query(&core.query(NOW, index.end())), index.end()) {
@@ -207,7 +209,7 @@ fn old_fragments_are_skipped() {
 fn gaps_are_what_the_index_waits_for_or_skips_although_the_journal_goes_on() {
     let gap = |request: ReadRequest, index: &Index<()>, end: i64| {
         let header = Header::routed(Default::default(), Route::unrouted(), Default::default());
-        let core = ReadCore::new(&request, header);
+        let core = ReadCore::new(&request, header, HOLE_AGE);
         let query = core.query(NOW, end);
         core.gap(&index.query(&query), query.offset, end)
     };
