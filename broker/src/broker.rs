@@ -28,6 +28,7 @@ use crate::append::{AppendContext, AppendLimits};
 use crate::config::{BrokerOptions, EtcdChoice};
 use crate::data_dir::DataDir;
 use crate::key_space::{JournalSchema, Mirror};
+use crate::listings::{NamesBelow, NamesSource};
 use crate::metrics::BrokerMetrics;
 use crate::peers::Peers;
 use crate::read::ReadContext;
@@ -142,7 +143,7 @@ impl Broker {
         let incarnation = Box::pin(marks.incarnation(options.entropy.u64())).await?;
         let lease = membership.lease().clone();
         let etcd = EtcdParts { marks, incarnation, lease };
-        let replicas = replica_deps(&options, &data_dir, &stores, etcd, groups);
+        let replicas = replica_deps(&options, &data_dir, &stores, (&mirror, etcd), groups);
         let limits = append_limits(&options);
         let resolver =
             Resolver::start(me.clone(), mirror.clone(), replicas.clone(), limits, metrics, &groups.work);
@@ -362,11 +363,12 @@ fn replica_deps(
     options: &BrokerOptions,
     data_dir: &DataDir,
     stores: &Stores,
-    etcd: EtcdParts,
+    (mirror, etcd): (&Mirror, EtcdParts),
     groups: &Groups,
 ) -> ReplicaDeps {
     let EtcdParts { marks, incarnation, lease } = etcd;
     let tasks = groups.work.child("replicas");
+    let names = journal_names(mirror);
     let mut deps = ReplicaDeps::new(ReplicaParts {
         clock: options.clock.clone(),
         entropy: options.entropy.clone(),
@@ -380,10 +382,22 @@ fn replica_deps(
         disk: Arc::clone(&options.disk),
         data_dir: data_dir.path().to_owned(),
         durability: options.durability,
+        names,
     });
     // Uploads outlive the replicas that they are of.
     deps.persister = deps.persister.within(&groups.stores);
     deps
+}
+
+/// The names of the journals which etcd has, now.
+fn journal_names(mirror: &Mirror) -> NamesSource {
+    let mirror = mirror.clone();
+    Arc::new(move |directory: &str| {
+        let key_space = mirror.snapshot();
+        let from: Arc<str> = directory.into();
+        let names = key_space.items().range(from..).map(|(name, _)| &**name);
+        NamesBelow::of(directory, names)
+    })
 }
 
 fn run_allocator(options: &BrokerOptions, mirror: &Mirror, me: &MemberId, tasks: &TaskGroup) {

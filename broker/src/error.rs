@@ -4,7 +4,7 @@
 //! gRPC status, if it wraps one; cancellations and deadlines have their own codes; what a broker that is leaving cannot
 //! answer is `Unavailable`; all else is `Unknown` with its text.
 
-use proto::Invalid;
+use proto::{Invalid, JournalName};
 use runtime::{BoxError, grpc};
 use tonic::Status;
 
@@ -30,6 +30,17 @@ pub enum ServiceError {
         /// Why it failed.
         source: BoxError,
     },
+    /// What the journal holds is not known yet.
+    #[error(
+        "what journal {journal} holds is not known yet, since its stores were not listed ({})",
+        problem.as_deref().unwrap_or("the first listing is under way")
+    )]
+    NotListed {
+        /// The journal.
+        journal: JournalName,
+        /// Why listing fails, if it does.
+        problem: Option<String>,
+    },
     /// A peer failed, or cannot be reached.
     #[error("proxy: {0}")]
     Peer(#[source] BoxError),
@@ -40,10 +51,9 @@ impl From<ServiceError> for Status {
         match &error {
             // What a peer says is passed on as it is.
             ServiceError::Peer(source) => grpc::status_of(&**source),
-            // Another broker answers soon.
-            ServiceError::Resolve(ResolveError::Stopped | ResolveError::MirrorStopped) => {
-                Status::unavailable(error.to_string())
-            }
+            // Another broker answers soon, or this one does.
+            ServiceError::Resolve(ResolveError::Stopped | ResolveError::MirrorStopped)
+            | ServiceError::NotListed { .. } => Status::unavailable(error.to_string()),
             _ => grpc::status_of(&error),
         }
     }

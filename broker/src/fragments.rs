@@ -5,11 +5,11 @@ mod page;
 use proto::protocol::journal_client::JournalClient;
 use proto::protocol::{FragmentsRequest, FragmentsResponse, Status, fragments_response};
 use proto::{Canonical, duration};
-use stores::Stores;
 use tonic::transport::Channel;
 
 use crate::error::ServiceError;
 use crate::peers::Peers;
+use crate::read::{LISTING_WAIT, ReadContext};
 use crate::resolver::Resolution;
 use crate::stored;
 
@@ -18,9 +18,9 @@ pub use self::page::PAGE_LIMIT_DEFAULT;
 /// Answers a validated request, whose page limit is set, from the replica that it resolved to.
 ///
 /// # Errors
-/// If a URL cannot be signed.
+/// If a URL cannot be signed, or the journal's stores cannot be listed.
 pub async fn serve(
-    stores: &Stores,
+    ReadContext { clock, stores, .. }: &ReadContext,
     request: &FragmentsRequest,
     resolution: Resolution,
 ) -> Result<FragmentsResponse, ServiceError> {
@@ -28,12 +28,14 @@ pub async fn serve(
         return Ok(refused(Status::NotJournalBroker, resolution));
     };
     let mut index = replica.index();
+    let listed = index.wait_for(|view| view.first_listing_done && view.head.is_some());
     let view = tokio::select! {
         biased;
         () = resolution.stopped.cancelled() => return Err(crate::resolution::ResolveError::Stopped.into()),
-        view = index.wait_for(|view| view.first_listing_done && view.head.is_some()) => match view {
-            Ok(view) => view.clone(),
-            Err(_) => return Err(crate::resolution::ResolveError::Stopped.into()),
+        view = clock.timeout(LISTING_WAIT, listed) => match view {
+            Ok(Ok(view)) => view.clone(),
+            Err(_elapsed) => return Err(replica.not_listed()),
+            Ok(Err(_)) => return Err(crate::resolution::ResolveError::Stopped.into()),
         },
     };
     let page = page::page(&view.index, request);

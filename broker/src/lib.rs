@@ -18,6 +18,7 @@ mod fragments;
 mod health;
 mod key_space;
 mod list;
+mod listings;
 mod local_set;
 mod metrics;
 mod peers;

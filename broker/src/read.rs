@@ -51,6 +51,9 @@ pub type ReadStream = BoxStream<'static, Result<ReadResponse, Status>>;
 /// How long a read that does not block waits for content which this replica lacks, though the journal goes on behind it.
 const GAP_WAIT: Duration = Duration::from_secs(10);
 
+/// How long requests which do not block wait for the first listing of a journal's stores.
+pub const LISTING_WAIT: Duration = Duration::from_secs(10);
+
 /// Serves a validated request from the replica that it resolved to.
 pub fn serve(context: ReadContext, peers: Peers, request: ReadRequest, resolution: Resolution) -> ReadStream {
     let Some(replica) = resolution.replica else { return futures::stream::empty().boxed() };
@@ -62,6 +65,7 @@ pub fn serve(context: ReadContext, peers: Peers, request: ReadRequest, resolutio
         context,
         stopped: resolution.stopped,
         gap_until: None,
+        listed_until: None,
     };
     Box::pin(async_stream::stream! {
         loop {
@@ -134,6 +138,8 @@ struct Read {
     stopped: CancellationToken,
     /// Until when a read that does not block waits for content which this replica lacks.
     gap_until: Option<Instant>,
+    /// Until when a read that does not block waits for what the journal holds to be known.
+    listed_until: Option<Instant>,
 }
 
 enum Next {
@@ -159,10 +165,10 @@ impl Read {
             let is_complete = view.first_listing_done && view.head.is_some();
             let is_certain = matches!(&answer, Answer::Found(found) if found.offset == query.offset);
             if !is_complete && !is_certain {
-                if !self.wait(None, None).await {
-                    return Next::End;
+                match self.wait_for_listing().await {
+                    Some(next) => return next,
+                    None => continue,
                 }
-                continue;
             }
             let again = match self.core.gap(&answer, query.offset, end) {
                 None => None,
@@ -186,6 +192,21 @@ impl Read {
                 }
             }
         }
+    }
+
+    /// Waits until more is known of what the journal holds. A read that does not block hears after a while that it is not: an
+    /// end of zero would be taken for that of the journal.
+    async fn wait_for_listing(&mut self) -> Option<Next> {
+        let mut until = None;
+        if !self.core.is_blocking() {
+            let now = self.context.clock.now();
+            let listed_until = *self.listed_until.get_or_insert(now + LISTING_WAIT);
+            if now >= listed_until {
+                return Some(Next::Fail(self.replica.not_listed().into()));
+            }
+            until = Some(listed_until);
+        }
+        if self.wait(until, None).await { None } else { Some(Next::End) }
     }
 
     /// Looks for content which this replica lacks: with the other replicas, and in the stores. `is_jump` says that the

@@ -43,16 +43,20 @@ use stores::Stores;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::append::{APPENDS_IN_FLIGHT_BYTES_MAX, Content, ContentSpace, Place, Transition, Wants};
+use crate::error::ServiceError;
 use crate::flow::Bucket;
+use crate::listings::{Listings, NamesSource};
 use crate::persist::Persister;
 use crate::pipeline::{PeerConnector, PipelineError};
 use crate::spool::{Durability, LocalFile, SpoolDisk, SpoolError, SpoolPlace};
 use crate::sync_mark::SyncMarks;
-use fragments::{Epoch, Listing};
+use fragments::Listing;
 use owner::{Channels, Owner};
-use refresh::Refresh;
+use refresh::{Problem, Refresh};
 
 pub(crate) use follow::Follow;
+pub(crate) use fragments::Epoch;
+pub(crate) use refresh::rule::Keys;
 pub(crate) use view::Head;
 pub use view::IndexView;
 
@@ -73,6 +77,8 @@ pub struct ReplicaDeps {
     pub stores: Stores,
     /// Uploads completed fragments.
     pub persister: Persister,
+    /// Listings of directories, for the journals in them.
+    pub(crate) listings: Listings,
     /// Where the content of appends is gathered.
     pub(crate) content: ContentSpace,
     /// The file system of spools.
@@ -118,6 +124,8 @@ pub struct ReplicaParts {
     pub incarnation: u64,
     /// Whether this process still is the member that journals are assigned to: its lease has not expired.
     pub is_member: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// The names of all journals.
+    pub names: NamesSource,
 }
 
 impl ReplicaDeps {
@@ -136,16 +144,19 @@ impl ReplicaDeps {
             marks,
             incarnation,
             is_member,
+            names,
         } = parts;
         let content = ContentSpace::new(Arc::clone(&disk), &data_dir, APPENDS_IN_FLIGHT_BYTES_MAX);
         let metrics = metrics::SpoolMetrics::new(&metrics);
         let persister = Persister::new(&clock, &entropy, &tasks, &stores, &disk, metrics.persisted.clone());
+        let listings = Listings::new(clock.clone(), tasks.clone(), stores.clone(), names);
         ReplicaDeps {
             clock,
             entropy,
             tasks,
             stores,
             persister,
+            listings,
             content,
             disk,
             data_dir,
@@ -184,6 +195,8 @@ struct Inner {
     started_at: Instant,
     /// Wakes the task which lists the stores.
     wanted: Arc<Notify>,
+    /// Why the stores cannot be listed.
+    listing_problem: Problem,
     /// Etcd has a mark of this journal.
     is_marked: Arc<AtomicBool>,
 }
@@ -293,13 +306,16 @@ impl Replica {
         let own = messages.downgrade();
         let epoch = Epoch::default();
         let wanted = Arc::new(Notify::new());
+        let listing_problem = Problem::default();
         let refresh = Refresh {
             journal: journal.clone(),
             spec: spec.subscribe(),
             owner: own.clone(),
+            view: view.clone(),
             epoch: epoch.clone(),
             stop: stop.clone(),
             wanted: Arc::clone(&wanted),
+            problem: listing_problem.clone(),
         };
         deps.tasks.spawn("refresh", OnError::Log, refresh.run(deps.clone()));
         let is_marked = Arc::new(AtomicBool::new(false));
@@ -307,8 +323,9 @@ impl Replica {
         let channels = Channels { spec: spec.subscribe(), publisher, inbox, own, epoch, stop, marked };
         deps.tasks.spawn("replica", OnError::Log, Box::new(Owner::new(place, deps.clone(), channels)).run());
         let started_at = deps.clock.now();
+        let bucket = Mutex::default();
         let inner =
-            Inner { journal, messages, spec, view, bucket: Mutex::default(), started_at, wanted, is_marked };
+            Inner { journal, messages, spec, view, bucket, started_at, wanted, listing_problem, is_marked };
         Replica { inner: Arc::new(inner) }
     }
 
@@ -330,6 +347,12 @@ impl Replica {
     /// Asks for the stores to be listed soon, since they may have content which this replica lacks.
     pub(crate) fn want_listing(&self) {
         self.inner.wanted.notify_one();
+    }
+
+    /// The error of requests which would have to know what the stores of the journal hold.
+    pub(crate) fn not_listed(&self) -> ServiceError {
+        let problem = self.inner.listing_problem.current();
+        ServiceError::NotListed { journal: self.inner.journal.clone(), problem }
     }
 
     /// Takes no more appends, settles the ones under way, completes the current fragment, and ends the owner. The uploads

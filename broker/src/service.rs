@@ -230,7 +230,7 @@ impl Shell {
         if status != Status::Ok {
             Ok(fragments::refused(status, resolution))
         } else if resolution.replica.is_some() {
-            Ok(fragments::serve(&self.read.stores, &request, resolution).await?)
+            Ok(fragments::serve(&self.read, &request, resolution).await?)
         } else {
             Ok(fragments::proxy(self.resolver.peers(), request, resolution).await?)
         }

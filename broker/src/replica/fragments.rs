@@ -6,19 +6,43 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use fragment::Fragment;
 use fragment::index::{Index, Local, RemoteSet};
 use proto::JournalName;
+use tokio::sync::oneshot;
 
 use crate::spool::LocalFile;
 
 /// Number of the uploads that a replica has heard of. A listing which began at an epoch shows every upload up to it.
-pub(super) type Epoch = Arc<AtomicU64>;
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Epoch(Arc<AtomicU64>);
 
-/// The outcome of a listing of the journal's stores.
+impl Epoch {
+    /// The epoch of a listing that begins now.
+    pub(crate) fn current(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// The epoch of one more upload.
+    fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// The outcome of a listing of one of the journal's stores.
 #[derive(Debug)]
 pub(super) struct Listing {
-    /// What the stores hold.
-    pub(super) remote: RemoteSet,
-    /// The epoch at which the listing began.
-    pub(super) epoch: u64,
+    pub(super) found: Found,
+    /// Every store of the journal was listed since the replica started.
+    pub(super) is_complete: bool,
+    /// Told once the outcome is published.
+    pub(super) applied: oneshot::Sender<()>,
+}
+
+/// What a listing found.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// All fragments of all stores, where `listed` is the store that was listed from its beginning, if one was, at this epoch.
+    All { remote: RemoteSet, listed: Option<(Arc<str>, u64)> },
+    /// Fragments which are to be added.
+    More(RemoteSet),
 }
 
 /// The index of a journal, as its owner changes it.
@@ -41,7 +65,7 @@ impl Fragments {
         &self.index
     }
 
-    /// Whether the stores were listed once.
+    /// Whether every store was listed once.
     pub(super) fn first_listing_done(&self) -> bool {
         self.first_listing_done
     }
@@ -54,21 +78,28 @@ impl Fragments {
 
     /// Adds an uploaded fragment. Returns the files which it makes superfluous.
     pub(super) fn on_stored(&mut self, fragment: Fragment) -> Vec<LocalFile> {
-        let epoch = self.epoch.fetch_add(1, Ordering::Relaxed) + 1;
-        self.uploads.push((epoch, fragment.clone()));
+        self.uploads.push((self.epoch.next(), fragment.clone()));
         files(Arc::make_mut(&mut self.index).insert_remote(fragment))
     }
 
-    /// Takes a listing in place of the last one. Returns the files which it makes superfluous.
-    pub(super) fn on_listed(&mut self, listing: Listing) -> Vec<LocalFile> {
-        self.first_listing_done = true;
-        self.uploads.retain(|(epoch, _)| *epoch > listing.epoch);
+    /// Takes what a listing found. Returns the files which it makes superfluous.
+    pub(super) fn on_listed(&mut self, found: Found, is_complete: bool) -> Vec<LocalFile> {
+        self.first_listing_done |= is_complete;
         let index = Arc::make_mut(&mut self.index);
-        let mut covered = files(index.replace_remote(listing.remote));
-        for (_, upload) in &self.uploads {
-            covered.extend(files(index.insert_remote(upload.clone())));
+        match found {
+            Found::More(more) => files(index.extend_remote(&more)),
+            Found::All { remote, listed } => {
+                if let Some((store, epoch)) = listed {
+                    let is_shown = |upload: &Fragment| upload.backing_store.as_deref() == Some(&*store);
+                    self.uploads.retain(|(number, upload)| *number > epoch || !is_shown(upload));
+                }
+                let mut covered = files(index.replace_remote(remote));
+                for (_, upload) in &self.uploads {
+                    covered.extend(files(index.insert_remote(upload.clone())));
+                }
+                covered
+            }
         }
-        covered
     }
 }
 
@@ -86,6 +117,8 @@ mod tests {
     use super::*;
     use crate::spool::{OsDisk, SpoolDisk};
 
+    const STORE: &str = "file:///";
+
     fn journal() -> JournalName {
         JournalName::parse("a/journal").unwrap()
     }
@@ -95,13 +128,17 @@ mod tests {
     }
 
     fn stored(begin: i64, end: i64) -> Fragment {
-        Fragment { mod_time: 9, backing_store: Some("file:///".into()), ..local(begin, end) }
+        Fragment { mod_time: 9, backing_store: Some(STORE.into()), ..local(begin, end) }
     }
 
-    fn listing(epoch: u64, fragments: &[(i64, i64)]) -> Listing {
+    fn remote(fragments: &[(i64, i64)]) -> RemoteSet {
         let mut remote = RemoteSetBuilder::default();
         fragments.iter().for_each(|(begin, end)| remote.push(stored(*begin, *end)));
-        Listing { remote: remote.build(), epoch }
+        remote.build()
+    }
+
+    fn all(store: &str, epoch: u64, fragments: &[(i64, i64)]) -> Found {
+        Found::All { remote: remote(fragments), listed: Some((store.into(), epoch)) }
     }
 
     #[test]
@@ -115,19 +152,27 @@ mod tests {
         fragments.insert_local(local(0, 10), file("one"));
         fragments.insert_local(local(10, 20), file("two"));
         assert!(!fragments.first_listing_done());
-        assert!(fragments.on_listed(listing(0, &[])).is_empty());
+        assert!(fragments.on_listed(all(STORE, 0, &[]), false).is_empty());
+        assert!(!fragments.first_listing_done(), "another store is still to be listed");
+        assert!(fragments.on_listed(all(STORE, 0, &[]), true).is_empty());
         assert!(fragments.first_listing_done());
 
         assert_eq!(fragments.on_stored(stored(0, 10))[0].path(), dir.path().join("one"));
-        assert!(fragments.on_listed(listing(0, &[])).is_empty(), "it may have begun before the upload");
-        assert_eq!((fragments.index().begin(), fragments.index().end()), (0, 20));
-
-        let released = fragments.on_listed(listing(1, &[(10, 20)]));
-        assert_eq!(released[0].path(), dir.path().join("two"));
-        assert_eq!(
-            (fragments.index().begin(), fragments.index().end()),
-            (10, 20),
-            "the first was removed from the store"
+        let span = |fragments: &Fragments| (fragments.index().begin(), fragments.index().end());
+        assert!(
+            fragments.on_listed(all(STORE, 0, &[]), true).is_empty(),
+            "it may have begun before the upload"
         );
+        assert!(
+            fragments.on_listed(all("file:///other/", 1, &[]), true).is_empty(),
+            "it is of another store"
+        );
+        assert_eq!(span(&fragments), (0, 20));
+
+        let released = fragments.on_listed(all(STORE, 1, &[(10, 20)]), true);
+        assert_eq!(released[0].path(), dir.path().join("two"));
+        assert_eq!(span(&fragments), (10, 20), "the first was removed from the store");
+        assert!(fragments.on_listed(Found::More(remote(&[(20, 30)])), true).is_empty());
+        assert_eq!(span(&fragments), (10, 30));
     }
 }

@@ -21,7 +21,7 @@ use super::commit::{Answer, Settlement, Synced};
 use super::confirm::Confirmation;
 use super::follow::{Brought, Follow, Following};
 use super::follower::Applied;
-use super::fragments::{Epoch, Fragments};
+use super::fragments::{Epoch, Fragments, Listing};
 use super::settle::Ledger;
 use super::synchronise::{Agreeing, Proposed, SyncWish};
 use super::view::{Head, IndexView};
@@ -258,8 +258,11 @@ impl Owner {
                 self.release(released);
             }
             Message::Listed(listing) => {
-                let released = self.fragments.on_listed(*listing);
+                let Listing { found, is_complete, applied } = *listing;
+                let released = self.fragments.on_listed(found, is_complete);
                 self.release(released);
+                // An error means that the task which lists has ended.
+                let _ = applied.send(());
             }
             Message::Shutdown { farewell, reply } => {
                 self.queue.drain(..).for_each(|job| job.answer(Outcome::Resolve));

@@ -1,23 +1,39 @@
-//! The listing of a journal's stores: once at the start, then at each refresh interval, when the stores change, and soon when
-//! a read waits for content which may have been stored by another replica.
+//! The listing of a journal's stores: at the start, then at each refresh interval, when the stores change, and soon when a
+//! reader waits for content which may have been stored by another replica.
+//!
+//! Each store is listed on its own: one that fails, or takes its time, holds up neither the others nor what is known of it. How
+//! much is listed is told by the [`rule`]; where journals share a directory, [`crate::listings`] may list it for all of
+//! them. What was found is merged here, and taken over by the owner in one step.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+pub(super) mod rule;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use fragment::index::RemoteSetBuilder;
+use fragment::index::{RemoteSet, RemoteSetBuilder};
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use proto::JournalName;
 use proto::protocol::JournalSpec;
 use runtime::backoff::Backoff;
-use runtime::{BoxError, CancellationToken};
-use stores::StoreError;
-use tokio::sync::{Notify, mpsc, watch};
+use runtime::{BoxError, CancellationToken, Instant};
+use stores::{StoreError, Stores};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use super::fragments::{Epoch, Listing};
+use self::rule::{Ask, History, Plan};
+use super::fragments::{Epoch, Found, Listing};
+use super::view::IndexView;
 use super::{Message, ReplicaDeps};
+use crate::listings::{Answer, Collected, Membership, NamesBelow, Offer};
 
 /// Part of a refresh interval by which it varies, so that the journals of a broker do not list together.
 const INTERVAL_JITTER: f64 = 0.1;
+/// Fragments beyond which a listing is sorted on a blocking thread.
+const SORT_INLINE_MAX: usize = 4096;
+/// Offers that may wait.
+const OFFERS_MAX: usize = 8;
 
 const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -26,110 +42,391 @@ const fn s(seconds: u64) -> Duration {
 /// Times after a listing at which readers may have another one: content which is not found is soon asked for less often.
 const WANTED_AFTER: &[Duration] = &[s(1), s(1), s(2), s(4), s(8), s(15), s(30), s(60)];
 
-/// Lists the stores of one journal. Any store's failure fails the listing as a whole, and the last one stays: what one
-/// store lacks is not to vanish because another cannot be asked.
+/// Why the stores of a journal cannot be listed, for those who wait for it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Problem(Arc<Mutex<Option<String>>>);
+
+impl Problem {
+    /// The last failure since a listing succeeded.
+    pub(crate) fn current(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, problem: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+    }
+}
+
+/// What the task which lists the stores of one journal is given.
 pub(super) struct Refresh {
     pub(super) journal: JournalName,
     pub(super) spec: watch::Receiver<Arc<JournalSpec>>,
+    pub(super) view: watch::Receiver<IndexView>,
     pub(super) owner: mpsc::WeakSender<Message>,
     pub(super) epoch: Epoch,
     pub(super) stop: CancellationToken,
     /// A reader waits for content which the stores may have.
     pub(super) wanted: Arc<Notify>,
+    pub(super) problem: Problem,
 }
 
-/// Why a wait ended.
-enum Woken {
-    /// It is time, or the end, or the stores changed.
-    Due,
-    /// The specification changed otherwise.
-    Changed,
-    /// A reader waits.
+/// One store of the journal.
+struct StoreListing {
+    url: Arc<str>,
+    history: Option<History>,
+    /// When it is to be listed.
+    due: Instant,
+    state: State,
+    backoff: Backoff,
+    membership: Option<Membership>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// It waits until it is due.
+    Idle,
+    /// Its group was asked.
+    Asked,
+    /// It is being listed.
+    Listing,
+}
+
+/// The outcome of a listing.
+struct Listed {
+    store: Arc<str>,
+    is_full: bool,
+    began: Instant,
+    epoch: u64,
+    template: String,
+    found: Result<(Collected, BTreeSet<String>), StoreError>,
+}
+
+enum Event {
+    Stopped,
+    SpecChanged,
+    Listed(Box<Listed>),
+    Offered(Offer),
     Wanted,
+    Due,
+}
+
+/// The task.
+struct Lister {
+    parts: Refresh,
+    deps: ReplicaDeps,
+    spec: Arc<JournalSpec>,
+    stores: Vec<StoreListing>,
+    listings: FuturesUnordered<BoxFuture<'static, Listed>>,
+    offers: (mpsc::Sender<Offer>, mpsc::Receiver<Offer>),
+    started: Instant,
+    wants: Wants,
+    /// Journals below this one's directory that a log line told of.
+    warned: BTreeSet<String>,
+}
+
+/// What readers want.
+struct Wants {
+    /// When they are to have a listing, if they wait for one.
+    at: Option<Instant>,
+    /// Listings in a row which they wanted.
+    in_a_row: u32,
+    backoff: Backoff,
+    /// When the last listing ended.
+    listed: Instant,
 }
 
 impl Refresh {
     /// Runs until the replica ends.
-    pub(super) async fn run(mut self, deps: ReplicaDeps) -> Result<(), BoxError> {
-        let mut backoff = Backoff::journal();
-        let mut wanted = Backoff::new(WANTED_AFTER);
-        let stop = self.stop.clone();
-        let gone = deps.tasks.token().clone();
+    pub(super) async fn run(self, deps: ReplicaDeps) -> Result<(), BoxError> {
+        // Boxed, since an idle journal is to be small.
+        Box::new(Lister::new(self, deps)).run().await;
+        Ok(())
+    }
+}
+
+impl Lister {
+    fn new(mut parts: Refresh, deps: ReplicaDeps) -> Lister {
+        let now = deps.clock.now();
+        let spec = Arc::clone(&parts.spec.borrow_and_update());
+        let wants = Wants { at: None, in_a_row: 0, backoff: Backoff::new(WANTED_AFTER), listed: now };
+        Lister {
+            parts,
+            deps,
+            spec,
+            stores: Vec::new(),
+            listings: FuturesUnordered::new(),
+            offers: mpsc::channel(OFFERS_MAX),
+            started: now,
+            wants,
+            warned: BTreeSet::new(),
+        }
+    }
+
+    async fn run(mut self: Box<Self>) {
+        self.take_stores();
+        if self.stores.is_empty() && !self.send(Found::More(RemoteSet::default())).await {
+            return;
+        }
         loop {
-            let spec = Arc::clone(&self.spec.borrow_and_update());
-            let listed = tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                () = gone.cancelled() => return Ok(()),
-                // Boxed, since the state of a listing is large, and most of the time there is none.
-                listed = Box::pin(self.list(&spec, &deps)) => listed,
+            self.begin_due();
+            let goes_on = match self.next_event().await {
+                Event::Stopped => false,
+                Event::SpecChanged => self.on_spec().await,
+                Event::Listed(listed) => Box::pin(self.on_listed(*listed)).await,
+                Event::Offered(offer) => Box::pin(self.on_offer(offer)).await,
+                Event::Wanted => {
+                    self.wants.at = Some(self.wants.listed + self.wants.backoff.next());
+                    true
+                }
+                Event::Due => true,
             };
-            let wait = match listed {
-                Ok(listing) => {
-                    let Some(owner) = self.owner.upgrade() else { return Ok(()) };
-                    // An error means that the owner has ended, which `stop` says too.
-                    drop(owner.send(Message::Listed(Box::new(listing))).await);
-                    backoff.reset();
-                    deps.entropy.jitter(spec.refresh_interval(), INTERVAL_JITTER)
-                }
-                Err(err) => {
-                    let (journal, wait) = (&self.journal, backoff.next());
-                    tracing::warn!(%journal, error = %err, "failed to refresh remote fragments (will retry)");
-                    wait
-                }
-            };
-            let now = deps.clock.now();
-            let (mut next, mut is_wanted) = (now + wait, false);
-            loop {
-                match self.wait_until(next, is_wanted, &spec, &deps).await {
-                    Woken::Due => break,
-                    Woken::Changed => {
-                        let changed = self.spec.borrow_and_update().refresh_interval();
-                        next = next.min(deps.clock.now() + changed);
-                    }
-                    Woken::Wanted => {
-                        is_wanted = true;
-                        next = next.min(now + wanted.next());
-                    }
-                }
-            }
-            if !is_wanted {
-                wanted.reset();
-            }
-            if stop.is_cancelled() || gone.is_cancelled() {
-                return Ok(());
+            if !goes_on {
+                return;
             }
         }
     }
 
-    /// Waits for `next`, a change of the specification, the end, or a reader unless it `is_wanted` already.
-    async fn wait_until(
-        &mut self,
-        next: runtime::Instant,
-        is_wanted: bool,
-        listed: &JournalSpec,
-        deps: &ReplicaDeps,
-    ) -> Woken {
+    async fn next_event(&mut self) -> Event {
+        let idle_due = |store: &StoreListing| (store.state != State::Listing).then_some(store.due);
+        let wanted_at =
+            self.wants.at.filter(|_| self.stores.iter().any(|store| store.state != State::Listing));
+        let next = self.stores.iter().filter_map(idle_due).chain(wanted_at).min();
+        let clock = &self.deps.clock;
         tokio::select! {
             biased;
-            () = self.stop.cancelled() => Woken::Due,
-            () = deps.tasks.token().cancelled() => Woken::Due,
-            changed = self.spec.changed() => match changed {
-                Ok(()) if self.spec.borrow().fragment().stores == listed.fragment().stores => Woken::Changed,
-                Ok(()) | Err(_) => Woken::Due,
-            },
-            () = self.wanted.notified(), if !is_wanted => Woken::Wanted,
-            () = deps.clock.sleep_until(next) => Woken::Due,
+            () = self.parts.stop.cancelled() => Event::Stopped,
+            () = self.deps.tasks.token().cancelled() => Event::Stopped,
+            changed = self.parts.spec.changed() => changed.map_or(Event::Stopped, |()| Event::SpecChanged),
+            Some(listed) = self.listings.next(), if !self.listings.is_empty() => Event::Listed(Box::new(listed)),
+            Some(offer) = self.offers.1.recv() => Event::Offered(offer),
+            () = self.parts.wanted.notified(), if self.wants.at.is_none() => Event::Wanted,
+            () = at(clock, next) => Event::Due,
         }
     }
 
-    async fn list(&self, spec: &JournalSpec, deps: &ReplicaDeps) -> Result<Listing, StoreError> {
-        let epoch = self.epoch.load(Ordering::Relaxed);
-        let mut remote = RemoteSetBuilder::default();
-        for url in &spec.fragment().stores {
-            let store = deps.stores.get(url)?;
-            store.list_each(&self.journal, |fragment| remote.push(fragment)).await?;
+    /// Begins, or asks for, the listings which are due.
+    fn begin_due(&mut self) {
+        let now = self.deps.clock.now();
+        let is_wanted = self.wants.at.is_some_and(|at| at <= now);
+        if is_wanted {
+            self.wants.at = None;
+            self.wants.in_a_row += 1;
         }
-        Ok(Listing { remote: remote.build(), epoch })
+        for at in 0..self.stores.len() {
+            let store = &mut self.stores[at];
+            let is_due = store.due <= now;
+            if store.state == State::Listing || !(is_due || is_wanted) {
+                continue;
+            }
+            if !is_wanted && self.wants.at.is_none() {
+                self.wants.in_a_row = 0;
+                self.wants.backoff.reset();
+            }
+            let interval = self.spec.refresh_interval();
+            match &store.membership {
+                Some(membership) if !is_wanted && store.state == State::Idle && membership.ask(interval) => {
+                    store.state = State::Asked;
+                    // Without an answer for so long it is listed alone.
+                    store.due = now + interval;
+                }
+                _ => self.begin(at),
+            }
+        }
+    }
+
+    /// Begins a listing of the journal alone.
+    fn begin(&mut self, at: usize) {
+        let store = &mut self.stores[at];
+        store.state = State::Listing;
+        let began = self.deps.clock.now();
+        let template = self.spec.fragment().path_postfix_template.clone();
+        let ask = Ask {
+            now: began.duration_since(self.started),
+            interval: self.spec.refresh_interval(),
+            template: &template,
+            wants: self.wants.in_a_row,
+        };
+        let plan = rule::plan(store.history.as_ref(), &ask);
+        tracing::trace!(journal = %self.parts.journal, store = %store.url, ?plan, "listing fragments");
+        let (journal, url, stores) =
+            (self.parts.journal.clone(), store.url.clone(), self.deps.stores.clone());
+        let names = self.deps.listings.names_below(&journal);
+        let epoch = self.parts.epoch.current();
+        let listing = async move {
+            let is_full = matches!(plan, Plan::Full(_));
+            let found = list(&stores, &url, &journal, plan, names).await;
+            Listed { store: url, is_full, began, epoch, template, found }
+        };
+        self.listings.push(listing.boxed());
+    }
+
+    async fn on_offer(&mut self, Offer { store, answer }: Offer) -> bool {
+        let Some(at) = self.stores.iter().position(|other| other.url == store) else { return true };
+        let template = self.spec.fragment().path_postfix_template.clone();
+        let (found, began, epoch) = match answer {
+            // One that is under way is newer than what is offered.
+            _ if self.stores[at].state == State::Listing => return true,
+            Answer::Apart => {
+                if self.stores[at].state == State::Asked {
+                    self.begin(at);
+                }
+                return true;
+            }
+            Answer::Listed { found, began, epoch } => (Ok((*found, BTreeSet::new())), began, epoch),
+            Answer::Failed(error) => (Err(*error), self.deps.clock.now(), 0),
+        };
+        self.on_listed(Listed { store, is_full: true, began, epoch, template, found }).await
+    }
+
+    /// Takes the outcome of a listing; whether the replica goes on.
+    async fn on_listed(&mut self, listed: Listed) -> bool {
+        let Listed { store: url, is_full, began, epoch, template, found } = listed;
+        let now = self.deps.clock.now();
+        self.wants.listed = now;
+        let interval = self.deps.entropy.jitter(self.spec.refresh_interval(), INTERVAL_JITTER);
+        let full_at = began.duration_since(self.started);
+        let Some(store) = self.stores.iter_mut().find(|store| store.url == url) else { return true };
+        store.state = State::Idle;
+        let (Collected { fragments, keys }, nested) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                store.due = now + store.backoff.next();
+                let journal = &self.parts.journal;
+                tracing::warn!(%journal, %error, "failed to refresh remote fragments (will retry)");
+                self.parts.problem.set(Some(error.to_string()));
+                return true;
+            }
+        };
+        store.due = now + interval;
+        store.backoff.reset();
+        match &mut store.history {
+            Some(history) if !is_full => history.frontier.advance(keys, &template),
+            history => *history = Some(History { full_at, frontier: keys.frontier(&template), template }),
+        }
+        self.parts.problem.set(None);
+        self.warn_of(nested);
+        if !is_full {
+            return fragments.is_empty() || self.send(Found::More(fragments.build())).await;
+        }
+        let remote = self.merge(fragments, &url).await;
+        self.send(Found::All { remote, listed: Some((url, epoch)) }).await
+    }
+
+    /// What was found in the store at `url`, and what is known of the others. Of equal ranges that which was just found is
+    /// kept.
+    async fn merge(&mut self, found: RemoteSetBuilder, url: &str) -> RemoteSet {
+        let mut all = RemoteSetBuilder::default();
+        if self.stores.len() > 1 {
+            all.keep(self.parts.view.borrow().index.remote(), |other| other != url && self.has(other));
+        }
+        all.append(found);
+        match all.len() {
+            ..=SORT_INLINE_MAX => all.build(),
+            _ => self.deps.tasks.spawn_blocking("sort listing", move || all.build()).await,
+        }
+    }
+
+    fn has(&self, url: &str) -> bool {
+        self.stores.iter().any(|store| &*store.url == url)
+    }
+
+    /// Has the owner take what was found, and waits until it is published, since the next listing builds upon it. Whether the
+    /// replica goes on.
+    async fn send(&mut self, found: Found) -> bool {
+        let Some(owner) = self.parts.owner.upgrade() else { return false };
+        let is_complete = self.stores.iter().all(|store| store.history.is_some());
+        let (applied, published) = oneshot::channel();
+        let listing = Listing { found, is_complete, applied };
+        if owner.send(Message::Listed(Box::new(listing))).await.is_err() {
+            return false;
+        }
+        drop(owner);
+        tokio::select! {
+            biased;
+            () = self.parts.stop.cancelled() => false,
+            published = published => published.is_ok(),
+        }
+    }
+
+    /// Takes a changed specification.
+    async fn on_spec(&mut self) -> bool {
+        self.spec = Arc::clone(&self.parts.spec.borrow_and_update());
+        let latest = self.deps.clock.now() + self.spec.refresh_interval();
+        self.stores.iter_mut().for_each(|store| store.due = store.due.min(latest));
+        if !self.take_stores() {
+            return true;
+        }
+        let mut left = RemoteSetBuilder::default();
+        left.keep(self.parts.view.borrow().index.remote(), |url| self.has(url));
+        self.send(Found::All { remote: left.build(), listed: None }).await
+    }
+
+    /// Follows the specification's list of stores. New ones are due at once. Whether others have gone.
+    fn take_stores(&mut self) -> bool {
+        let wanted = &self.spec.fragment().stores;
+        let before = self.stores.len();
+        self.stores.retain(|store| wanted.iter().any(|url| **url == *store.url));
+        let has_gone = self.stores.len() < before;
+        for url in wanted {
+            if self.stores.iter().any(|store| *store.url == **url) {
+                continue;
+            }
+            let url: Arc<str> = url.as_str().into();
+            let Refresh { journal, epoch, .. } = &self.parts;
+            let membership = self.deps.listings.join(journal, &url, epoch, &self.offers.0);
+            self.stores.push(StoreListing {
+                url,
+                history: None,
+                due: self.deps.clock.now(),
+                state: State::Idle,
+                backoff: Backoff::journal(),
+                membership,
+            });
+        }
+        has_gone
+    }
+
+    /// Tells once of each journal whose files are in this one's directory.
+    fn warn_of(&mut self, nested: BTreeSet<String>) {
+        let journal = &self.parts.journal;
+        for name in nested {
+            if !self.warned.contains(&name) {
+                tracing::warn!(
+                    %journal,
+                    "the directory of journal {journal}/{name} is within this journal's: its files are passed over"
+                );
+                self.warned.insert(name);
+            }
+        }
+    }
+}
+
+/// Lists the journal alone: what was found, and the journals within its directory that have files there.
+async fn list(
+    stores: &Stores,
+    url: &Arc<str>,
+    journal: &JournalName,
+    plan: Plan,
+    names: NamesBelow,
+) -> Result<(Collected, BTreeSet<String>), StoreError> {
+    let (mut found, mut nested) = (Collected::default(), BTreeSet::new());
+    let after = match &plan {
+        Plan::Full(_) => None,
+        Plan::After(key) => Some(key.as_str()),
+    };
+    let each = |fragment: fragment::Fragment| match names.owner_of(fragment.path_postfix.as_str()) {
+        None => found.push(fragment),
+        Some(name) if nested.contains(name) => {}
+        Some(name) => drop(nested.insert(name.to_owned())),
+    };
+    stores.get(url)?.list_each_after(journal, after, each).await?;
+    Ok((found, nested))
+}
+
+/// Waits for `time`; for ever if there is none.
+async fn at(clock: &runtime::Clock, time: Option<Instant>) {
+    match time {
+        Some(time) => clock.sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }

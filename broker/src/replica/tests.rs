@@ -18,6 +18,7 @@ use stores::{Environment, StoresConfig};
 use tempfile::TempDir;
 
 use super::*;
+use crate::listings::NamesBelow;
 use crate::pipeline::PeerChannels;
 use crate::spool::image::ImageDisk;
 
@@ -175,6 +176,7 @@ fn deps(disk: &ImageDisk, dir: &Path, durability: Durability) -> ReplicaDeps {
         marks,
         incarnation: 1,
         is_member: Arc::new(|| true),
+        names: Arc::new(|_: &str| NamesBelow::default()),
     })
 }
 

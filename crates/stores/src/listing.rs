@@ -13,18 +13,15 @@ pub(crate) struct ListingParser<'a> {
     store: &'a Arc<str>,
     /// Directory of the last key, and its postfix: most keys have the same as the one before.
     last: Option<(String, PathPostfix)>,
-    /// Keys seen, of fragments or not.
-    pub(crate) seen: usize,
 }
 
 impl<'a> ListingParser<'a> {
     pub(crate) fn new(journal: &'a JournalName, prefix: &'a str, store: &'a Arc<str>) -> ListingParser<'a> {
-        ListingParser { journal, prefix, store, last: None, seen: 0 }
+        ListingParser { journal, prefix, store, last: None }
     }
 
     /// The fragment of the file at `key`. If it is none a log line says why.
     pub(crate) fn parse(&mut self, key: &str, mod_time: i64) -> Option<Fragment> {
-        self.seen += 1;
         let Some(relative) = key.strip_prefix(self.prefix) else {
             tracing::warn!(store = %self.store, key, "failed to parse fragment: listed outside of its journal");
             return None;

@@ -21,7 +21,7 @@ use crate::health::{self, Health, HealthState};
 use crate::listing::ListingParser;
 use crate::location::Location;
 use crate::operation::{Operation, StoreMetrics};
-use crate::place::Place;
+use crate::place::{Listed, Place};
 use crate::upload::{self, Content, Source};
 
 /// Operations other than uploads which a store is asked for at once; more wait. Reading the content of an object that
@@ -156,29 +156,30 @@ impl Store {
     ) -> Result<(), StoreError> {
         let shared = &*self.shared;
         let prefix = shared.location.rewrite(&format!("{journal}/"));
-        let _permit = shared.requests.acquire().await.expect("the semaphore is never closed");
-        let started = shared.clock.now();
         let mut parser = ListingParser::new(journal, &prefix, &shared.url);
         let after = after.map(|after| format!("{prefix}{after}"));
-        let outcome = async {
-            let mut listing = shared.place.list_after(&prefix, after.as_deref());
-            loop {
-                match shared.clock.timeout(LIST_STEP_TIMEOUT, listing.try_next()).await {
-                    Ok(Ok(Some(listed))) => {
-                        parser.parse(&listed.key, listed.mod_time).into_iter().for_each(&mut each)
-                    }
-                    Ok(Ok(None)) => return Ok(()),
-                    Ok(Err(error)) => return Err(error.of(Operation::List, &shared.url, &prefix)),
-                    Err(Elapsed) => {
-                        return Err(shared.timed_out(Operation::List, &prefix, LIST_STEP_TIMEOUT));
-                    }
-                }
-            }
-        }
-        .await;
-        shared.saw(Operation::List, &outcome, started);
-        shared.metrics.listed(parser.seen);
-        outcome
+        let each = |listed: Listed| {
+            parser.parse(&listed.key, listed.mod_time).into_iter().for_each(&mut each);
+            true
+        };
+        shared.list_keys(&prefix, after.as_deref(), each).await
+    }
+
+    /// Every file below `directory`, with its path relative to it and the Unix seconds of its last modification, in no
+    /// particular order. `each` says whether to go on; one that says no ends the listing without an error. Paths are as the store
+    /// has them, which is rewritten if it rewrites.
+    pub async fn list_directory(
+        &self,
+        directory: &str,
+        mut each: impl FnMut(&str, i64) -> bool,
+    ) -> Result<(), StoreError> {
+        let shared = &*self.shared;
+        let prefix = shared.location.rewrite(&format!("{directory}/"));
+        let each = |listed: Listed| match listed.key.strip_prefix(&prefix) {
+            Some(path) => each(path, listed.mod_time),
+            None => true,
+        };
+        shared.list_keys(&prefix, None, each).await
     }
 
     /// Whether the file of `fragment` is stored.
@@ -342,6 +343,38 @@ impl Shared {
             work(located).await.map_err(|error| error.of(operation, &self.url, path))
         })
         .await
+    }
+
+    /// Every key with this prefix, after `after`, until `each` says that it is enough.
+    async fn list_keys(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        mut each: impl FnMut(Listed) -> bool,
+    ) -> Result<(), StoreError> {
+        let _permit = self.requests.acquire().await.expect("the semaphore is never closed");
+        let started = self.clock.now();
+        let mut seen = 0;
+        let outcome = async {
+            let mut listing = self.place.list_after(prefix, after);
+            loop {
+                match self.clock.timeout(LIST_STEP_TIMEOUT, listing.try_next()).await {
+                    Ok(Ok(Some(listed))) => {
+                        seen += 1;
+                        if !each(listed) {
+                            return Ok(());
+                        }
+                    }
+                    Ok(Ok(None)) => return Ok(()),
+                    Ok(Err(error)) => return Err(error.of(Operation::List, &self.url, prefix)),
+                    Err(Elapsed) => return Err(self.timed_out(Operation::List, prefix, LIST_STEP_TIMEOUT)),
+                }
+            }
+        }
+        .await;
+        self.saw(Operation::List, &outcome, started);
+        self.metrics.listed(seen);
+        outcome
     }
 
     async fn attempt_upload(
