@@ -14,6 +14,7 @@ mod environment;
 mod error;
 mod file_place;
 mod health;
+mod index_cache;
 mod listing;
 mod location;
 mod operation;
@@ -22,7 +23,7 @@ mod registry;
 mod store;
 mod upload;
 
-pub use content::{CONTENT_CHUNK_BYTES, ContentStream};
+pub use content::{CONTENT_CHUNK_BYTES, ContentStream, STEP_BYTES};
 pub use environment::Environment;
 pub use error::StoreError;
 pub use health::{HEALTHY_INTERVAL, Health};

@@ -2,7 +2,7 @@
 
 mod conformance;
 mod faults;
-mod memory;
+pub(crate) mod memory;
 
 use std::io;
 use std::time::Duration;
