@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the build (or the tests) of Courant need from Debian's packages, builds RocksDB once per machine, and
-# tells cargo where it is, in .cargo/config.toml (which git ignores).
+# tells cargo where it is, in .cargo/config.toml (which git ignores). For tests it also installs servers of object stores.
 #
 # Use: scripts/setup.sh build|test
 set -euo pipefail
@@ -42,6 +42,9 @@ if [ "$what" = test ]; then
   command -v strace >/dev/null || need strace "slows a broker's disk down"
   have_postgres || need postgresql "the PostgreSQL server of tests of external stores"
   command -v openssl >/dev/null || need openssl "makes certificates for tests of encrypted connections"
+  python3 -c 'import ensurepip, venv' 2>/dev/null || need python3-venv "installs the S3 server of tests"
+  command -v node >/dev/null || need nodejs "runs the Azure server of tests"
+  command -v npm >/dev/null || need npm "installs the Azure server of tests"
   ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || need libfaketime "puts a process's clock ahead"
   command -v zstd >/dev/null || need zstd "reads and writes fragments, as they must be for every tool"
 fi
@@ -93,4 +96,7 @@ if [ ! -f "$config" ] || head -1 "$config" | grep -qF "$mark"; then
   # Written only when it changes: cargo rebuilds what depends on it.
   if cmp -s "$config.new" "$config"; then rm "$config.new"; else mv "$config.new" "$config"; fi
 fi
-[ "$what" != test ] || scripts/python-snappy.sh >/dev/null
+if [ "$what" = test ]; then
+  scripts/python-snappy.sh >/dev/null
+  scripts/store-servers.sh
+fi

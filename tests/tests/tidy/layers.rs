@@ -8,6 +8,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("runtime", 1),
     ("message", 1),
     ("fragment", 1),
+    ("store-servers", 1),
     ("stores", 2),
     ("keyspace", 2),
     ("client", 3),
