@@ -19,7 +19,7 @@ impl Environment {
     }
 
     /// The value of `name`, if it is set and not empty.
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str)
     }
 }

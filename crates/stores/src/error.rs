@@ -23,21 +23,21 @@ pub enum StoreError {
         /// The broken rule.
         cause: Invalid,
     },
-    /// The scheme is one of the protocol's, but not of this build's.
-    #[error("scheme {scheme} is not supported by this build (fragment store {store:?})")]
-    UnsupportedScheme {
-        /// The URL.
-        store: Arc<str>,
-        /// Its scheme.
-        scheme: String,
-    },
     /// The URL's query has an argument that its scheme does not know.
-    #[error("parsing store URL arguments: unknown argument {argument:?} (fragment store {store:?})")]
+    #[error("parsing store URL arguments: {problem} (fragment store {store:?})")]
     Arguments {
         /// The URL.
         store: Arc<str>,
-        /// The argument's name.
-        argument: String,
+        /// The argument, and what is wrong with it.
+        problem: String,
+    },
+    /// What the store needs besides its URL, such as credentials, is missing or cannot be used.
+    #[error("{problem} (fragment store {store:?})")]
+    Setup {
+        /// The URL.
+        store: Arc<str>,
+        /// What is missing.
+        problem: String,
     },
     /// The directory of a file store cannot be used.
     #[error("invalid file store directory {directory:?} (fragment store {store:?}): {problem}")]
@@ -79,7 +79,7 @@ pub enum StoreError {
         /// The object.
         path: String,
     },
-    /// The store refuses this process.
+    /// The store refuses this process: it may not do this, its credentials have expired, or there is no such bucket.
     #[error("{operation} {path:?} of fragment store {store:?}: permission denied: {source}")]
     Denied {
         /// What was attempted.
@@ -149,9 +149,9 @@ pub enum StoreError {
 
 impl StoreError {
     /// Whether the store refuses this process altogether, so that another store may be used in its place: missing
-    /// permissions, or a file store without its directory.
+    /// credentials or permissions, a bucket that is not there, or a file store without its directory.
     pub fn is_auth(&self) -> bool {
-        matches!(self, StoreError::Denied { .. } | StoreError::Directory { .. })
+        matches!(self, StoreError::Denied { .. } | StoreError::Directory { .. } | StoreError::Setup { .. })
     }
 
     /// Whether the same operation may succeed later without anything being changed.
@@ -185,6 +185,15 @@ impl From<object_store::Error> for PlaceError {
 }
 
 impl PlaceError {
+    /// Whether the same may succeed in a moment.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            PlaceError::Name(_) => false,
+            PlaceError::Objects(error) => is_transient(error),
+            PlaceError::Io(error) => error.kind() == io::ErrorKind::TimedOut,
+        }
+    }
+
     /// The error of `operation` on `path` of `store`.
     pub(crate) fn of(self, operation: Operation, store: &Arc<str>, path: &str) -> StoreError {
         let (store, path) = (store.clone(), path.to_owned());
@@ -193,14 +202,16 @@ impl PlaceError {
             PlaceError::Objects(object_store::Error::InvalidPath { source }) => {
                 return StoreError::Name { operation, store, path, problem: source.to_string() };
             }
-            PlaceError::Objects(object_store::Error::NotFound { .. }) => {
-                return StoreError::NotFound { operation, store, path };
-            }
-            PlaceError::Objects(
-                source @ (object_store::Error::PermissionDenied { .. }
-                | object_store::Error::Unauthenticated { .. }),
-            ) => return StoreError::Denied { operation, store, path, source: Arc::new(source) },
-            PlaceError::Objects(error) => Arc::new(error),
+            PlaceError::Objects(error) => match answer(&error) {
+                Answer::Denied => {
+                    return StoreError::Denied { operation, store, path, source: Arc::new(error) };
+                }
+                // What a write does not find is its own upload, which someone has given up: it begins anew.
+                Answer::Missing if operation != Operation::Put => {
+                    return StoreError::NotFound { operation, store, path };
+                }
+                _ => Arc::new(error),
+            },
             PlaceError::Io(error) => Arc::new(error),
         };
         match io_kind(&*error) {
@@ -214,6 +225,50 @@ impl PlaceError {
             _ => StoreError::Failed { operation, store, path, source: error },
         }
     }
+}
+
+/// What a store said.
+enum Answer {
+    Missing,
+    Denied,
+    /// It should not be asked the same again.
+    Refused,
+    /// Nothing, or that it cannot now.
+    Failed,
+}
+
+/// Codes by which stores say that credentials are no longer good, or that the bucket is not there or not in use.
+const DENIED_CODES: &[&str] = &[
+    "ExpiredToken",
+    "TokenRefreshRequired",
+    "InvalidToken",
+    "NoSuchBucket",
+    "ContainerNotFound",
+    "ContainerDisabled",
+    "ContainerBeingDeleted",
+    "AccountIsDisabled",
+];
+
+/// Clients do not tell all requests' answers apart, but their text has the status and the body.
+fn answer(error: &object_store::Error) -> Answer {
+    use object_store::Error::{NotFound, PermissionDenied, Unauthenticated};
+    let text = error.to_string();
+    if DENIED_CODES.iter().any(|code| text.contains(&format!("<Code>{code}</Code>"))) {
+        return Answer::Denied;
+    }
+    let status = text.split_once("status code: ").and_then(|(_, rest)| rest.get(..3));
+    match (error, status) {
+        (PermissionDenied { .. } | Unauthenticated { .. }, _) | (_, Some("401" | "403")) => Answer::Denied,
+        (NotFound { .. }, _) | (_, Some("404")) => Answer::Missing,
+        (_, Some("408" | "429")) => Answer::Failed,
+        (_, Some(status)) if status.starts_with('4') => Answer::Refused,
+        _ => Answer::Failed,
+    }
+}
+
+/// Whether the same request may succeed in a moment.
+pub(crate) fn is_transient(error: &object_store::Error) -> bool {
+    matches!(answer(error), Answer::Failed)
 }
 
 /// The kind of the operating system's error beneath `error`.

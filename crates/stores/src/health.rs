@@ -164,10 +164,7 @@ async fn check_by(store: &Shared, deadline: Instant) -> Result<(), String> {
         Ok(content)
     };
     let content = step(store, deadline, "read", Operation::Get, read).await?;
-    if content != CHECK_CONTENT {
-        let (got, want) = (String::from_utf8_lossy(&content), String::from_utf8_lossy(CHECK_CONTENT));
-        return Err(format!("content mismatch: got {got:?}, want {want:?}"));
-    }
+    compare("", &content)?;
 
     let mut listing = store.place.list(&store.location.rewrite(CHECK_DIRECTORY));
     let find = async {
@@ -181,7 +178,32 @@ async fn check_by(store: &Shared, deadline: Instant) -> Result<(), String> {
     if !step(store, deadline, "LIST", Operation::List, find).await? {
         return Err("LIST did not find test file".to_owned());
     }
-    step(store, deadline, "SignGet", Operation::SignGet, store.place.sign(&key, SIGNED_TTL)).await.map(drop)
+    let signed = store.place.sign(&key, SIGNED_TTL);
+    let signed = step(store, deadline, "SignGet", Operation::SignGet, signed).await?;
+    if signed.starts_with("http") { fetch(store, deadline, &signed).await } else { Ok(()) }
+}
+
+/// What was read must be what was written.
+fn compare(step: &str, content: &[u8]) -> Result<(), String> {
+    if content == CHECK_CONTENT {
+        return Ok(());
+    }
+    let (got, want) = (String::from_utf8_lossy(content), String::from_utf8_lossy(CHECK_CONTENT));
+    Err(format!("{step}content mismatch: got {got:?}, want {want:?}"))
+}
+
+/// Others must be able to read what was signed.
+async fn fetch(store: &Shared, deadline: Instant, url: &str) -> Result<(), String> {
+    let fetched = store.clock.timeout_at(deadline, store.place.fetch(url, CHECK_CONTENT.len())).await;
+    let fetched = match fetched {
+        Ok(fetched) => fetched.map_err(|problem| format!("fetch failed: {problem}"))?,
+        Err(elapsed) => return Err(format!("fetch failed: {elapsed}")),
+    };
+    if fetched.status != 200 {
+        return Err(format!("fetch returned status {}", fetched.status));
+    }
+    let content = fetched.content.map_err(|problem| format!("fetch read failed: {problem}"))?;
+    compare("fetch ", &content)
 }
 
 /// One step of a check, within what is left of its time.

@@ -6,24 +6,30 @@
 //! is read whole is checked against its SHA-1. Nothing that a journal's name or a path postfix says can leave a store's
 //! root. Only this crate names `object_store`.
 //!
-//! This build has file stores. Another kind of store is another implementation of `Place` and passes the same suite of
-//! tests.
+//! Stores are directories, buckets of S3 and of Google, and containers of Azure. Each kind is an implementation of
+//! `Place`, and all pass the same suite of tests, the cloud ones against servers.
 
+mod aws_profile;
+mod azure;
+mod azure_sas;
+mod cloud_place;
 mod content;
 mod environment;
 mod error;
 mod file_place;
+mod google;
 mod health;
-mod index_cache;
 mod listing;
 mod location;
 mod operation;
 mod place;
 mod registry;
+mod retry;
+mod s3;
 mod store;
 mod upload;
 
-pub use content::{CONTENT_CHUNK_BYTES, ContentStream, STEP_BYTES};
+pub use content::{CONTENT_CHUNK_BYTES, ContentStream};
 pub use environment::Environment;
 pub use error::StoreError;
 pub use health::{HEALTHY_INTERVAL, Health};

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use fragment::Codec;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use object_store::ObjectStore;
 use object_store::path::Path;
+use object_store::{Attributes, ObjectStore};
 
 use crate::error::PlaceError;
 
@@ -16,6 +18,15 @@ pub(crate) struct Listed {
     pub(crate) key: String,
     /// Unix seconds of its last modification.
     pub(crate) mod_time: i64,
+}
+
+/// What came from a signed URL.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    /// Status of the HTTP response.
+    pub(crate) status: u16,
+    /// Its body, or why it could not be read.
+    pub(crate) content: Result<Vec<u8>, String>,
 }
 
 /// Where a store's objects are. Keys are relative to the store's root and already rewritten.
@@ -39,6 +50,22 @@ pub(crate) trait Place: Send + Sync {
 
     /// A URL from which others can read `key` for as long as `ttl`.
     fn sign<'a>(&'a self, key: &'a str, ttl: Duration) -> BoxFuture<'a, Result<String, PlaceError>>;
+
+    /// Fetches a URL which [`Place::sign`] made and which begins with `http`, without any credentials; a little more than
+    /// `bytes_max` of it suffices. Errors are texts which do not show the signature.
+    fn fetch<'a>(&'a self, url: &'a str, _bytes_max: usize) -> BoxFuture<'a, Result<Fetched, String>> {
+        async move { Err(format!("{url} is not fetched by HTTP")) }.boxed()
+    }
+
+    /// What is noted beside an object of `codec`.
+    fn attributes(&self, _codec: Codec) -> Attributes {
+        Attributes::new()
+    }
+
+    /// Whether reads which fail were already tried again when they return.
+    fn retries_reads(&self) -> bool {
+        false
+    }
 
     /// Bytes of each part in which large objects are uploaded.
     fn part_bytes(&self) -> usize;

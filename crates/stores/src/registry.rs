@@ -10,11 +10,15 @@ use fragment::compress::Levels;
 use runtime::prometheus::IntGauge;
 use runtime::{Clock, Entropy, Instant, Metrics, TaskGroup};
 
+use crate::azure::Access;
+use crate::cloud_place::CloudPlace;
 use crate::file_place::FilePlace;
-use crate::location::Location;
+use crate::location::{Location, Target};
 use crate::operation::StoreMetrics;
+use crate::place::Place;
+use crate::retry::Retries;
 use crate::store::Store;
-use crate::{Environment, StoreError};
+use crate::{Environment, StoreError, azure, google, s3};
 
 /// Stores of one process. A URL comes from a journal's specification, or from a request to check its health.
 pub const STORES_MAX: usize = 1024;
@@ -118,6 +122,40 @@ impl Known {
 impl StoresConfig {
     fn open(&self, url: &Arc<str>) -> Result<Store, StoreError> {
         let location = Location::parse(url, self.file_only)?;
+        let place: Arc<dyn Place> = match &location.target {
+            Target::File => Arc::new(self.open_files(url, &location)?),
+            _ => Arc::new(
+                self.open_cloud(&location)
+                    .map_err(|problem| StoreError::Setup { store: url.clone(), problem })?,
+            ),
+        };
+        let metrics = StoreMetrics::new(&self.metrics, url.clone());
+        let seams = (self.clock.clone(), self.entropy.clone(), self.tasks.clone());
+        Ok(Store::start(url.clone(), location, place, seams, self.levels, metrics))
+    }
+
+    fn open_cloud(&self, location: &Location) -> Result<CloudPlace, String> {
+        let retries = Retries::new(self.clock.clone(), self.entropy.clone());
+        let environment = &self.environment;
+        let clients = match &location.target {
+            Target::File => return Err("a file store has no clients".to_owned()),
+            Target::S3 { bucket, arguments } => {
+                let seams = (self.clock.clone(), self.tasks.clone(), retries.clone());
+                s3::clients(bucket, arguments, environment, seams)?
+            }
+            Target::Google { bucket } => google::clients(bucket, environment)?,
+            Target::Azure { container } => {
+                azure::clients(container, &Access::SharedKey, environment, self.clock.clone())?
+            }
+            Target::AzureAd { tenant, account, container } => {
+                let access = Access::Application { tenant, account };
+                azure::clients(container, &access, environment, self.clock.clone())?
+            }
+        };
+        Ok(CloudPlace::new(clients, &location.root, (self.clock.clone(), retries, self.tasks.clone())))
+    }
+
+    fn open_files(&self, url: &Arc<str>, location: &Location) -> Result<FilePlace, StoreError> {
         let invalid = |directory: &Path, problem: String| StoreError::Directory {
             store: url.clone(),
             directory: directory.display().to_string(),
@@ -135,11 +173,8 @@ impl StoresConfig {
                 return Err(invalid(Path::new(&location.root), problem));
             }
         };
-        let place = FilePlace::open(root, &location.root, self.tasks.clone())
-            .map_err(|(directory, problem)| invalid(&directory, problem))?;
-        let metrics = StoreMetrics::new(&self.metrics, url.clone());
-        let seams = (self.clock.clone(), self.entropy.clone(), self.tasks.clone());
-        Ok(Store::start(url.clone(), location, Arc::new(place), seams, self.levels, metrics))
+        FilePlace::open(root, &location.root, self.tasks.clone())
+            .map_err(|(directory, problem)| invalid(&directory, problem))
     }
 }
 

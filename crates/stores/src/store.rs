@@ -18,11 +18,11 @@ use crate::StoreError;
 use crate::content::{self, ContentStream};
 use crate::error::PlaceError;
 use crate::health::{self, Health, HealthState};
-use crate::index_cache::IndexCache;
 use crate::listing::ListingParser;
 use crate::location::Location;
 use crate::operation::{Operation, StoreMetrics};
 use crate::place::{Listed, Place};
+use crate::retry::Retries;
 use crate::upload::{self, Content, Source};
 
 /// Operations other than uploads which a store is asked for at once; more wait. Reading the content of an object that
@@ -31,16 +31,11 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 64;
 /// Uploads to a store at once; more wait. Each holds at most three parts in memory.
 pub const UPLOADS_IN_FLIGHT_MAX: usize = 16;
 /// Time for an operation on a single object, other than an upload.
-pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for the next entries of a listing.
 const LIST_STEP_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time for an upload, and for reading it back, of a fragment of up to 1 GiB. Longer ones get as much per GiB.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(5 * 60);
-/// Waits before an operation which failed is tried again.
-const RETRY_WAITS: [Duration; 3] =
-    [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2)];
-/// Part by which each wait is made longer or shorter.
-const RETRY_JITTER: f64 = 0.2;
 /// What a delete probe writes, and where.
 const PROBE_NAME: &str = ".gazette-delete-probe";
 const PROBE_CONTENT: &[u8] = b"gazette-delete-probe\n";
@@ -67,10 +62,9 @@ pub(crate) struct Shared {
     pub(crate) metrics: StoreMetrics,
     pub(crate) health: Arc<HealthState>,
     pub(crate) stop: CancellationToken,
-    /// What is known of the blocks of objects.
-    pub(crate) indexes: IndexCache,
-    pub(crate) tasks: TaskGroup,
     _stops_health_checks: DropGuard,
+    tasks: TaskGroup,
+    retries: Retries,
     requests: Semaphore,
     uploads: Semaphore,
 }
@@ -90,6 +84,7 @@ impl Store {
             url,
             location,
             place,
+            retries: Retries::new(clock.clone(), entropy.clone()),
             clock,
             entropy,
             levels,
@@ -97,7 +92,6 @@ impl Store {
             health: Arc::new(HealthState::new()),
             stop: stop.clone(),
             _stops_health_checks: stop.drop_guard(),
-            indexes: IndexCache::default(),
             tasks: tasks.clone(),
             requests: Semaphore::new(REQUESTS_IN_FLIGHT_MAX),
             uploads: Semaphore::new(UPLOADS_IN_FLIGHT_MAX),
@@ -214,7 +208,6 @@ impl Store {
         let _permit = shared.uploads.acquire().await.expect("the semaphore is never closed");
         let written = shared.attempt_upload(&path, limit, &content).await?;
         shared.metrics.put_bytes(fragment.codec, written);
-        shared.indexes.forget(&path);
         let verified = match shared.clock.timeout(limit, self.read_back(fragment)).await {
             Ok(verified) => verified,
             Err(Elapsed) => Err(shared.timed_out(Operation::Get, &path, limit)),
@@ -226,8 +219,8 @@ impl Store {
         verified
     }
 
-    /// The content of `fragment` from `offset` on, which is within it, after its first step was read. What is read from the
-    /// fragment's beginning has been checked against the fragment's SHA-1 when the stream ends without an error.
+    /// The content of `fragment` from `offset` on, which is within it. What is read from the fragment's beginning, as
+    /// everything compressed is, has been checked against the fragment's SHA-1 when the stream ends without an error.
     pub async fn open(&self, fragment: &Fragment, offset: i64) -> Result<ContentStream, StoreError> {
         let shared = &*self.shared;
         let path = fragment.content_path();
@@ -237,7 +230,21 @@ impl Store {
         if offset == fragment.end {
             return Ok(stream::empty().boxed());
         }
-        content::open(&self.shared, fragment, offset).await
+        let options = content::range_of(fragment, offset);
+        let object = shared.attempt(Operation::Get, &path, REQUEST_TIMEOUT, |path| {
+            let options = options.clone();
+            async move { Ok(shared.place.objects().get_opts(&path, options).await?) }.boxed()
+        });
+        let object = object.await?;
+        content::content_of(
+            fragment,
+            offset,
+            object,
+            (shared.url.clone(), path),
+            shared.clock.clone(),
+            shared.tasks.clone(),
+        )
+        .await
     }
 
     /// A URL from which the file of `fragment` can be read for as long as `ttl`. Of a file store it is
@@ -320,7 +327,7 @@ impl Shared {
 
     /// Runs `work` on the located `path` until it succeeds, fails for good, or has failed too often. (The futures of
     /// async closures are not known to be `Send`, hence the box.)
-    pub(crate) async fn attempt<'a, T>(
+    async fn attempt<'a, T>(
         &'a self,
         operation: Operation,
         path: &'a str,
@@ -391,7 +398,8 @@ impl Shared {
         limit: Duration,
         work: impl Fn() -> F,
     ) -> Result<T, StoreError> {
-        let mut waits = RETRY_WAITS.iter();
+        let mut attempt = 0;
+        let retries_itself = operation == Operation::Get && self.place.retries_reads();
         loop {
             let started = self.clock.now();
             let outcome = match self.clock.timeout(limit, work()).await {
@@ -399,13 +407,16 @@ impl Shared {
                 Err(Elapsed) => Err(self.timed_out(operation, path, limit)),
             };
             self.saw(operation, &outcome, started);
-            match (outcome, waits.next()) {
-                (Err(error @ StoreError::Failed { .. }), Some(wait)) => {
-                    tracing::debug!(%error, "store operation failed (will retry)");
-                    self.clock.sleep(self.entropy.jitter(*wait, RETRY_JITTER)).await;
+            match &outcome {
+                Err(error @ StoreError::Failed { .. }) if !retries_itself => {
+                    tracing::debug!(%error, attempt, "store operation failed");
                 }
-                (outcome, _) => return outcome,
+                _ => return outcome,
             }
+            if !self.retries.wait(attempt).await {
+                return outcome;
+            }
+            attempt += 1;
         }
     }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use fragment::compress::Compressor;
 use fragment::{Codec, Fragment, Sum};
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStoreExt};
+use object_store::{MultipartUpload, PutMultipartOptions, PutOptions};
 use runtime::TaskGroup;
 use sha1::{Digest, Sha1};
 use tokio::sync::mpsc;
@@ -79,16 +79,21 @@ pub(crate) async fn upload(
 ) -> Result<u64, UploadError> {
     let (parts, mut ready) = mpsc::channel(1);
     let part_bytes = place.part_bytes();
+    let attributes = place.attributes(content.codec);
     let producer = tasks.spawn_blocking("compress fragment", move || produce(content, parts, part_bytes));
     let first = ready.recv().await.unwrap_or_default();
     let Some(second) = ready.recv().await else {
         // The producer is done, and says whether this one part is the whole content.
         producer.await.map_err(UploadError::Content)?;
         let written = first.len() as u64;
-        place.objects().put(path, first.into()).await?;
+        let options = PutOptions { attributes, ..PutOptions::default() };
+        place.objects().put_opts(path, first.into(), options).await?;
         return Ok(written);
     };
-    let mut upload = place.objects().put_multipart(path).await?;
+    let mut upload = {
+        let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
+        place.objects().put_multipart_opts(path, options).await?
+    };
     let outcome = async {
         let mut written = 0;
         let mut next = vec![second, first];

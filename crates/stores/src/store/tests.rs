@@ -1,8 +1,9 @@
 //! The conformance suite, which every kind of store passes; an in-memory kind with faults; and what the faults do.
 
+mod cloud;
 mod conformance;
 mod faults;
-pub(crate) mod memory;
+mod memory;
 
 use std::io;
 use std::time::Duration;
@@ -13,11 +14,16 @@ use runtime::Metrics;
 use tempfile::TempDir;
 
 use super::*;
+use crate::retry::RETRY_WAITS;
 use crate::{Environment, Stores, StoresConfig};
 
 /// Stores of a process whose file root is `root`.
 pub(crate) fn stores(root: &std::path::Path) -> Stores {
-    Stores::new(StoresConfig {
+    Stores::new(config(root))
+}
+
+fn config(root: &std::path::Path) -> StoresConfig {
+    StoresConfig {
         file_root: Some(root.to_owned()),
         default_root: None,
         file_only: false,
@@ -27,7 +33,7 @@ pub(crate) fn stores(root: &std::path::Path) -> Stores {
         entropy: Entropy::seeded(7),
         tasks: TaskGroup::new("test"),
         metrics: Metrics::new(),
-    })
+    }
 }
 
 /// A file store in a new directory.

@@ -16,7 +16,10 @@ pub(crate) async fn run(make: impl AsyncFn() -> Store) {
     other_content_is_never_stored(&make().await).await;
     corrupt_objects_are_errors(&make().await).await;
     names_are_taken_as_they_are(&make().await).await;
+    paths_are_rewritten(&make().await).await;
     names_cannot_ascend(&make().await).await;
+    signed_urls_are_fetched(&make().await).await;
+    content_which_the_store_decompressed_is_read(&make().await).await;
     healthy_stores_say_so(&make().await).await;
 }
 
@@ -39,7 +42,8 @@ async fn content_is_read_back_from_every_offset(store: &Store) {
 
 async fn large_content_is_stored_in_parts(store: &Store) {
     // Whole parts, and parts with a rest.
-    for bytes in [1 << 20, 2 << 20, (3 << 20) + 4321] {
+    let part = store.shared.place.part_bytes();
+    for bytes in [part, 2 * part, 3 * part + 4321] {
         let content = content(bytes);
         for codec in [Codec::None, Codec::Snappy] {
             let fragment = fragment_of("a/journal", 0, codec, &content);
@@ -204,7 +208,7 @@ async fn corrupt_objects_are_errors(store: &Store) {
 }
 
 async fn names_are_taken_as_they_are(store: &Store) {
-    for name in ["percent%41/and%2F/%2e%2e", "équation/世界", "a=b/c+d", "dots..in/...names"] {
+    for name in ODD_NAMES {
         let fragment = fragment_of(name, 0, Codec::None, b"content");
         store.put(&fragment, source(b"content")).await.unwrap();
         let listed = store.list(&fragment.journal).await.unwrap();
@@ -214,11 +218,53 @@ async fn names_are_taken_as_they_are(store: &Store) {
     }
 }
 
-async fn names_cannot_ascend(store: &Store) {
-    let rewritten = |location: &str| Location::parse(&location.into(), false).unwrap();
-    // Names cannot hold `..`, but what an argument of the URL makes of them can.
-    let location = rewritten("file:///?find=a/journal&replace=../../escaped");
+const ODD_NAMES: [&str; 4] = ["percent%41/and%2F/%2e%2e", "équation/世界", "a=b/c+d", "dots..in/...names"];
+
+async fn paths_are_rewritten(store: &Store) {
+    let location = rewriting("a/journal", "b c/%41=é");
     let key = location.rewrite("a/journal/name");
+    assert_eq!(key, "b c/%41=é/name");
+    let path = store.shared.locate(&key).await.unwrap();
+    store.shared.place.objects().put(&path, "text".into()).await.unwrap();
+    let listing = store.shared.place.list("b c/%41=é/");
+    let keys: Vec<_> = listing.map_ok(|listed| listed.key).try_collect().await.unwrap();
+    assert_eq!(keys, [key]);
+    // A prefix need not end with an element.
+    let listing = store.shared.place.list("b c/%4");
+    assert_eq!(listing.try_collect::<Vec<_>>().await.unwrap().len(), 1);
+}
+
+fn rewriting(find: &str, replace: &str) -> Location {
+    let query: String = url::form_urlencoded::Serializer::new(String::new())
+        .append_pair("find", find)
+        .append_pair("replace", replace)
+        .finish();
+    Location::parse(&format!("file:///?{query}").into(), false).unwrap()
+}
+
+async fn signed_urls_are_fetched(store: &Store) {
+    for name in ODD_NAMES.into_iter().chain(["date=2022-05-03"]) {
+        let fragment = fragment_of(name, 0, Codec::None, b"content");
+        store.put(&fragment, source(b"content")).await.unwrap();
+        let url = store.signed_url(&fragment, Duration::from_secs(60)).await.unwrap();
+        if url.starts_with("http") {
+            let fetched = store.shared.place.fetch(&url, 100).await.unwrap();
+            assert_eq!((fetched.status, fetched.content), (200, Ok(b"content".to_vec())), "{name}: {url}");
+        }
+    }
+}
+
+async fn content_which_the_store_decompressed_is_read(store: &Store) {
+    let content = content(300_000);
+    let fragment = fragment_of("a/journal", 0, Codec::GzipOffload, &content);
+    plant(store, &fragment, &content).await;
+    assert!(read(store, &fragment, 0).await.unwrap() == content);
+    assert!(read(store, &fragment, 100_000).await.unwrap() == content[100_000..]);
+}
+
+async fn names_cannot_ascend(store: &Store) {
+    // Names cannot hold `..`, but what an argument of the URL makes of them can.
+    let key = rewriting("a/journal", "../../escaped").rewrite("a/journal/name");
     assert!(store.shared.locate(&key).await.is_err());
     assert!(store.probe_delete("../../").await.unwrap_err().starts_with("delete-probe PUT failed: put "));
 }
