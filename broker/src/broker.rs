@@ -31,7 +31,7 @@ use crate::key_space::{JournalSchema, Mirror};
 use crate::listings::{NamesBelow, NamesSource};
 use crate::metrics::BrokerMetrics;
 use crate::peers::Peers;
-use crate::read::ReadContext;
+use crate::read::{ReadContext, copy_failures};
 use crate::replica::{ReplicaDeps, ReplicaParts};
 use crate::replicate::GrpcConnector;
 use crate::resolver::Resolver;
@@ -155,6 +155,7 @@ impl Broker {
                 stores,
                 files: groups.work.child("reads"),
                 hole_age: options.hole_age,
+                failures: copy_failures(&options.metrics),
             },
             resolver,
             stop: CancellationToken::new(),

@@ -5,6 +5,7 @@
 //! [`READ_CHUNK_BYTES_MAX`]; a slow reader holds no more than that. The stream ends cleanly when the replica stops.
 
 mod content;
+mod copies;
 mod core;
 mod elsewhere;
 
@@ -15,6 +16,7 @@ use futures::stream::BoxStream;
 use proto::Canonical;
 use proto::protocol::journal_client::JournalClient;
 use proto::protocol::{ReadRequest, ReadResponse};
+use runtime::prometheus::IntCounterVec;
 use runtime::{CancellationToken, Clock, Instant};
 use std::time::Duration;
 use stores::Stores;
@@ -22,7 +24,7 @@ use tokio::sync::watch;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use self::content::ContentReader;
+use self::copies::Copies;
 use self::core::{ReadCore, Step, Visit};
 use self::elsewhere::{Elsewhere, Held, Relay};
 use crate::error::ServiceError;
@@ -43,7 +45,11 @@ pub struct ReadContext {
     pub files: runtime::TaskGroup,
     /// Age of the stored fragment after missing content from which on reads pass over what is missing.
     pub hole_age: Duration,
+    /// Copies of content which cannot be read, see [`copy_failures`].
+    pub failures: IntCounterVec,
 }
+
+pub use self::copies::failures as copy_failures;
 
 /// The responses of a read.
 pub type ReadStream = BoxStream<'static, Result<ReadResponse, Status>>;
@@ -93,6 +99,8 @@ pub fn serve(context: ReadContext, peers: Peers, request: ReadRequest, resolutio
             let Visit { mut response, fragment, file, content } = *visit;
             match stored::read_url(&read.context.stores, &fragment).await {
                 Ok(url) => response.fragment_url = url,
+                // The content follows, perhaps from another store.
+                Err(error) if content.is_some() => tracing::debug!(%error, "a response lacks its URL"),
                 Err(error) => {
                     yield Err(error.into());
                     return;
@@ -100,17 +108,10 @@ pub fn serve(context: ReadContext, peers: Peers, request: ReadRequest, resolutio
             }
             yield Ok(response);
             let Some((begin, end)) = content else { return };
-            let mut reader = match ContentReader::open(&read.context, &fragment, file, begin, end).await {
-                Ok(reader) => reader,
-                Err(error) => {
-                    yield Err(error.into());
-                    return;
-                }
-            };
+            let mut copies = Copies::new(fragment, file, begin, end);
             loop {
-                let offset = reader.offset();
-                match reader.next().await {
-                    Ok(Some(content)) => yield Ok(chunk(offset, content)),
+                match copies.next(&mut read).await {
+                    Ok(Some((offset, content))) => yield Ok(chunk(offset, content)),
                     Ok(None) => break,
                     Err(error) => {
                         yield Err(error.into());

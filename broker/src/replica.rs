@@ -349,6 +349,11 @@ impl Replica {
         self.inner.wanted.notify_one();
     }
 
+    /// The URLs of the journal's stores.
+    pub(crate) fn stores(&self) -> Vec<String> {
+        self.inner.spec.borrow().fragment().stores.clone()
+    }
+
     /// The error of requests which would have to know what the stores of the journal hold.
     pub(crate) fn not_listed(&self) -> ServiceError {
         let problem = self.inner.listing_problem.current();

@@ -2,11 +2,8 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use fragment::Fragment;
-use futures::StreamExt;
-use futures::stream::BoxStream;
-use stores::{Store, Stores};
+use stores::{ContentStream, Store, StoreError, Stores};
 
 use crate::error::ServiceError;
 
@@ -40,22 +37,9 @@ pub async fn signed_url(stores: &Stores, fragment: &Fragment, ttl: Duration) -> 
 ///
 /// # Errors
 /// If the object cannot be opened.
-pub async fn content(
-    stores: &Stores,
-    fragment: &Fragment,
-    offset: i64,
-) -> Result<BoxStream<'static, Result<Bytes, ServiceError>>, ServiceError> {
-    let path = fragment.content_path();
-    let failed = move |source: stores::StoreError| ServiceError::Content {
-        action: format!("read fragment {path}"),
-        source: source.into(),
-    };
-    let store = store_of(stores, fragment)?.ok_or_else(|| ServiceError::Content {
-        action: format!("read fragment {}", fragment.content_path()),
-        source: "it is neither local nor stored".into(),
-    })?;
-    let content = store.open(fragment, offset).await.map_err(&failed)?;
-    Ok(content.map(move |chunk| chunk.map_err(&failed)).boxed())
+pub async fn content(stores: &Stores, fragment: &Fragment, offset: i64) -> Result<ContentStream, StoreError> {
+    let url = fragment.backing_store.as_deref().expect("a fragment which is not local is stored");
+    stores.get(url)?.open(fragment, offset).await
 }
 
 fn store_of(stores: &Stores, fragment: &Fragment) -> Result<Option<Store>, ServiceError> {

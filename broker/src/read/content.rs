@@ -1,12 +1,13 @@
-//! The content of one fragment, from a local file or from a store, as chunks.
+//! The content of one copy of a fragment, from a local file, from a store or from another replica, as chunks.
 
 use bytes::{Bytes, BytesMut};
 use fragment::Fragment;
 use futures::StreamExt;
-use futures::stream::BoxStream;
-use runtime::TaskGroup;
+use runtime::{BoxError, CancellationToken, TaskGroup};
+use stores::{ContentStream, StoreError};
 
 use super::ReadContext;
+use super::elsewhere::Relay;
 use crate::error::ServiceError;
 use crate::spool::LocalFile;
 use crate::stored;
@@ -20,7 +21,55 @@ const READ_INLINE_BYTES_MAX: usize = 64 << 10;
 
 enum Source {
     File(LocalFile, TaskGroup),
-    Store(BoxStream<'static, Result<Bytes, ServiceError>>),
+    Store(ContentStream),
+    Replica(Box<Relay>, CancellationToken),
+}
+
+/// What is wrong with a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Defect {
+    /// It is not the content that its name says.
+    Corrupt,
+    /// There is none.
+    Missing,
+    /// It cannot be read now.
+    Unavailable,
+}
+
+impl Defect {
+    /// In a word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Defect::Corrupt => "corrupt",
+            Defect::Missing => "missing",
+            Defect::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// A copy cannot be read.
+#[derive(Debug)]
+pub struct ContentError {
+    /// What is wrong with it.
+    pub defect: Defect,
+    /// What to tell.
+    pub error: ServiceError,
+}
+
+impl ContentError {
+    /// Of an attempt to do `action`.
+    pub fn new(defect: Defect, action: String, source: BoxError) -> ContentError {
+        ContentError { defect, error: ServiceError::Content { action, source } }
+    }
+
+    fn of_store(action: &str, error: StoreError) -> ContentError {
+        let defect = match &error {
+            StoreError::Corrupt { .. } => Defect::Corrupt,
+            error if error.is_not_found() => Defect::Missing,
+            _ => Defect::Unavailable,
+        };
+        ContentError::new(defect, action.to_owned(), error.into())
+    }
 }
 
 /// Reads `begin..end` of a fragment, in order.
@@ -45,18 +94,28 @@ impl ContentReader {
         file: Option<LocalFile>,
         begin: i64,
         end: i64,
-    ) -> Result<ContentReader, ServiceError> {
+    ) -> Result<ContentReader, ContentError> {
         assert!(
             fragment.begin <= begin && begin <= end && end <= fragment.end,
             "content lies within its fragment"
         );
         let source = match file {
             Some(file) => Source::File(file, context.files.clone()),
-            None => Source::Store(stored::content(&context.stores, fragment, begin).await?),
+            None => {
+                let failed =
+                    |error| ContentError::of_store(&action_on(&fragment.content_path(), begin), error);
+                Source::Store(stored::content(&context.stores, fragment, begin).await.map_err(failed)?)
+            }
         };
         let is_recent = end == fragment.end;
         let fragment = fragment.content_path();
         Ok(ContentReader { source, offset: begin, end, ahead: Bytes::new(), is_recent, fragment })
+    }
+
+    /// Reads `begin..end` of what another replica sends.
+    pub fn relayed(relay: Box<Relay>, begin: i64, end: i64, stopped: CancellationToken) -> ContentReader {
+        let (source, fragment) = (Source::Replica(relay, stopped), "of another replica".to_owned());
+        ContentReader { source, offset: begin, end, ahead: Bytes::new(), is_recent: false, fragment }
     }
 
     /// Offset of the next chunk.
@@ -68,8 +127,16 @@ impl ContentReader {
     ///
     /// # Errors
     /// If the content cannot be read, or is shorter than the fragment says.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, ServiceError> {
-        let left = usize::try_from(self.end - self.offset).unwrap_or(usize::MAX);
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ContentError> {
+        self.next_before(self.end).await
+    }
+
+    /// The next chunk, which ends at `end` at the latest; `None` there.
+    ///
+    /// # Errors
+    /// As of [`ContentReader::next`].
+    pub async fn next_before(&mut self, end: i64) -> Result<Option<Bytes>, ContentError> {
+        let left = usize::try_from(end.min(self.end) - self.offset).unwrap_or(0);
         if left == 0 {
             return Ok(None);
         }
@@ -80,8 +147,12 @@ impl ContentReader {
                     read_file(file, files, self.offset, left.min(READ_AHEAD_BYTES), inline).await
                 }
                 Source::Store(content) => match content.next().await {
-                    Some(content) => content,
-                    None => Err(self.failed("unexpected EOF")),
+                    Some(content) => content.map_err(|error| ContentError::of_store(&self.action(), error)),
+                    None => Err(self.failed(Defect::Corrupt, "unexpected EOF")),
+                },
+                Source::Replica(relay, stopped) => match relay.next(stopped).await {
+                    Some(response) => Ok(response.content),
+                    None => Err(self.failed(Defect::Unavailable, "unexpected EOF")),
                 },
             }?;
         }
@@ -90,12 +161,17 @@ impl ContentReader {
         Ok(Some(chunk))
     }
 
-    fn failed(&self, problem: &str) -> ServiceError {
-        ServiceError::Content {
-            action: format!("read fragment {} at {}", self.fragment, self.offset),
-            source: problem.into(),
-        }
+    fn failed(&self, defect: Defect, problem: &str) -> ContentError {
+        ContentError::new(defect, self.action(), problem.into())
     }
+
+    fn action(&self) -> String {
+        action_on(&self.fragment, self.offset)
+    }
+}
+
+fn action_on(fragment: &str, offset: i64) -> String {
+    format!("read fragment {fragment} at {offset}")
 }
 
 async fn read_file(
@@ -104,7 +180,7 @@ async fn read_file(
     offset: i64,
     length: usize,
     inline: bool,
-) -> Result<Bytes, ServiceError> {
+) -> Result<Bytes, ContentError> {
     let read = {
         let file = file.clone();
         move || {
@@ -116,11 +192,11 @@ async fn read_file(
     };
     let outcome: std::io::Result<Bytes> =
         if inline { read() } else { files.spawn_blocking("read spool", read).await };
-    let problem = match outcome {
+    let (defect, problem): (Defect, BoxError) = match outcome {
         Ok(content) if !content.is_empty() => return Ok(content),
-        Ok(_) => "unexpected EOF".into(),
-        Err(error) => error.into(),
+        Ok(_) => (Defect::Corrupt, "unexpected EOF".into()),
+        Err(error) => (Defect::Unavailable, error.into()),
     };
     let action = format!("read spool {} at {offset}", file.path().display());
-    Err(ServiceError::Content { action, source: problem })
+    Err(ContentError::new(defect, action, problem))
 }

@@ -7,7 +7,7 @@
 
 use proto::Canonical;
 use proto::protocol::process_spec::Id;
-use proto::protocol::{Header, ReadRequest, ReadResponse, Route, Status};
+use proto::protocol::{Fragment, Header, ReadRequest, ReadResponse, Route, Status};
 use runtime::backoff::Backoff;
 use runtime::{CancellationToken, Clock, Instant};
 use std::time::Duration;
@@ -43,6 +43,15 @@ struct Asked {
     is_nowhere: bool,
     /// When to ask anew.
     again: Instant,
+}
+
+/// What a peer is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asking {
+    /// All that it has or can get from the stores.
+    All,
+    /// What is in its spools.
+    Spool,
 }
 
 /// What peers say of content.
@@ -88,7 +97,7 @@ impl Elsewhere {
         let mut is_nowhere = true;
         let mut relay = None;
         for id in &self.others {
-            match self.clock.timeout(ANSWER_MAX, self.ask_one(id, offset, until)).await {
+            match self.clock.timeout(ANSWER_MAX, self.ask_one(id, offset, until, Asking::All)).await {
                 Ok(Ok(Some(found))) => {
                     (relay, is_nowhere) = (Some(found), false);
                     break;
@@ -110,6 +119,21 @@ impl Elsewhere {
         }
     }
 
+    /// What a spool of another replica has of the content at `offset`, up to `until`: what is stored is not asked for.
+    pub(super) async fn ask_spools(&self, offset: i64, until: i64) -> Option<Box<Relay>> {
+        for id in &self.others {
+            let asked = self.ask_one(id, offset, until, Asking::Spool);
+            match self.clock.timeout(ANSWER_MAX, asked).await {
+                Ok(Ok(Some(relay))) => return Some(Box::new(relay)),
+                Ok(Ok(None)) | Err(_) => {}
+                Ok(Err(error)) => {
+                    tracing::debug!(journal = self.request.journal, offset, %error, "cannot ask a replica");
+                }
+            }
+        }
+        None
+    }
+
     /// When to ask anew for the content at `offset`; None if nobody was asked for it.
     pub(super) fn again_at(&self, offset: i64) -> Option<Instant> {
         self.asked.as_ref().filter(|asked| asked.offset == offset).map(|asked| asked.again)
@@ -120,6 +144,7 @@ impl Elsewhere {
         id: &Id,
         offset: i64,
         until: i64,
+        asking: Asking,
     ) -> Result<Option<Relay>, Box<dyn std::error::Error + Send + Sync>> {
         let unrouted = Route::unrouted();
         let route = self.header.route.as_ref().unwrap_or(&unrouted);
@@ -128,11 +153,20 @@ impl Elsewhere {
         let end_offset =
             if self.request.end_offset == 0 { until } else { until.min(self.request.end_offset) };
         let header = Header { process_id: Some(id.clone()), ..self.header.clone() }.canonical();
-        let request =
-            ReadRequest { header: Some(header), offset, end_offset, block: false, ..self.request.clone() };
+        let request = ReadRequest {
+            header: Some(header),
+            offset,
+            end_offset,
+            block: false,
+            do_not_proxy: asking == Asking::Spool,
+            ..self.request.clone()
+        };
         let mut responses = client.read(request).await?.into_inner();
         let Some(first) = responses.message().await? else { return Ok(None) };
-        let has_it = first.status() == Status::Ok && first.offset == offset && first.fragment.is_some();
+        let is_sent = |fragment: &Fragment| asking == Asking::All || fragment.backing_store.is_empty();
+        let has_it = first.status() == Status::Ok
+            && first.offset == offset
+            && first.fragment.as_ref().is_some_and(is_sent);
         Ok(has_it.then(|| Relay { first: Some(first), responses, offset }))
     }
 }
@@ -222,6 +256,19 @@ mod tests {
         let bounded = ReadRequest { end_offset: 5, ..request() };
         let mut it = elsewhere(&[full.endpoint()], bounded);
         assert_eq!(relayed(it.ask(0, 8).await).await, (b"01234".to_vec(), 5));
+        tasks.cancel();
+    }
+
+    #[tokio::test]
+    async fn spools_are_asked_for_what_they_have_and_not_for_what_is_stored() {
+        let tasks = TaskGroup::new("test");
+        let broker = StubBroker::start(&tasks).await.unwrap();
+        broker.set_content(JOURNAL, 0, b"0123456789");
+        let it = elsewhere(&[broker.endpoint()], request());
+        let relay = it.ask_spools(3, 8).await.expect("it is in a spool");
+        assert_eq!(relayed(Held::By(relay)).await, (b"34567".to_vec(), 8));
+        assert!(broker.reads().remove(0).do_not_proxy);
+        assert!(it.ask_spools(10, 12).await.is_none());
         tasks.cancel();
     }
 
