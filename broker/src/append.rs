@@ -10,14 +10,18 @@
 mod assign;
 mod content;
 mod failure;
+mod grace;
 mod group;
+mod outage;
 mod precondition;
 mod proxy;
 mod ready;
 mod receive;
 mod serve;
 
-pub use serve::{AppendContext, AppendLimits, serve_append};
+pub use grace::{GraceOptions, OUTAGE_FREE_BYTES_MIN, OUTAGE_GRACE};
+pub use outage::Outages;
+pub use serve::{AppendContext, AppendLimits, AppendOptions, serve_append};
 
 pub(crate) use assign::{change_suspension, key_in};
 pub(crate) use content::{APPENDS_IN_FLIGHT_BYTES_MAX, Content, ContentSpace};

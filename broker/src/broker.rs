@@ -24,7 +24,7 @@ use stores::{Environment, Stores, StoresConfig};
 use tokio::sync::watch;
 use tonic::service::Routes;
 
-use crate::append::{AppendContext, AppendLimits};
+use crate::append::{AppendContext, AppendLimits, AppendOptions, GraceOptions, Outages};
 use crate::config::{BrokerOptions, EtcdChoice};
 use crate::data_dir::DataDir;
 use crate::key_space::{JournalSchema, Mirror};
@@ -35,6 +35,7 @@ use crate::read::{ReadContext, copy_failures};
 use crate::replica::{ReplicaDeps, ReplicaParts};
 use crate::replicate::GrpcConnector;
 use crate::resolver::Resolver;
+use crate::retention;
 use crate::service::{JournalService, Shell};
 use crate::sync_mark::EtcdMarks;
 
@@ -144,12 +145,22 @@ impl Broker {
         let lease = membership.lease().clone();
         let etcd = EtcdParts { marks, incarnation, lease };
         let replicas = replica_deps(&options, &data_dir, &stores, (&mirror, etcd), groups);
-        let limits = append_limits(&options);
-        let resolver =
-            Resolver::start(me.clone(), mirror.clone(), replicas.clone(), limits, metrics, &groups.work);
+        let appends = append_options(&options, &data_dir, &groups.work);
+        let resolver = Resolver::start(
+            me.clone(),
+            mirror.clone(),
+            replicas.clone(),
+            appends.clone(),
+            metrics,
+            &groups.work,
+        );
+        if options.enforce_retention {
+            let pace = options.paces.retention;
+            retention::start(resolver.clone(), replicas.clone(), pace, &groups.work);
+        }
         run_allocator(&options, &mirror, &me, &groups.allocator);
         let shell = Arc::new(Shell {
-            append: AppendContext::new(resolver.clone(), replicas.clone(), limits),
+            append: AppendContext::new(resolver.clone(), replicas.clone(), appends),
             read: ReadContext {
                 clock: options.clock.clone(),
                 stores,
@@ -346,10 +357,21 @@ fn watch_lease(membership: &Membership, tasks: &TaskGroup) {
     });
 }
 
-fn append_limits(options: &BrokerOptions) -> AppendLimits {
-    AppendLimits {
+fn append_options(options: &BrokerOptions, data_dir: &DataDir, tasks: &TaskGroup) -> AppendOptions {
+    let limits = AppendLimits {
         max_rate: i64::from(options.max_append_rate),
         min_rate: i64::from(options.min_append_rate),
+    };
+    let grace = GraceOptions {
+        grace: options.store_unhealthy_grace,
+        free_bytes_min: options.store_unhealthy_min_free,
+    };
+    let (clock, disk) = (options.clock.clone(), Arc::clone(&options.disk));
+    AppendOptions {
+        limits,
+        outages: Outages::new(grace, clock, tasks.child("outages"), disk, data_dir.path().to_owned()),
+        pulse_interval: options.paces.pulse,
+        auto_suspend: options.auto_suspend,
     }
 }
 
@@ -370,6 +392,7 @@ fn replica_deps(
     let EtcdParts { marks, incarnation, lease } = etcd;
     let tasks = groups.work.child("replicas");
     let names = journal_names(mirror);
+    let mirror = mirror.clone();
     let mut deps = ReplicaDeps::new(ReplicaParts {
         clock: options.clock.clone(),
         entropy: options.entropy.clone(),
@@ -377,6 +400,12 @@ fn replica_deps(
         marks: Arc::new(marks),
         incarnation,
         is_member: Arc::new(move || !lease.has_expired()),
+        spec_of: Arc::new(move |journal, create_revision| {
+            let key_space = mirror.snapshot();
+            let item = key_space.items().get(journal.as_arc())?;
+            (item.create_revision == create_revision).then(|| Arc::clone(&item.value))
+        }),
+        replica_upload: options.paces.replica_upload,
         tasks,
         stores: stores.clone(),
         metrics: options.metrics.clone(),

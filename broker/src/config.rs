@@ -14,6 +14,7 @@ use proto::Invalid;
 use runtime::config::{ConfigError, DebugArgs, EtcdArgs, LogArgs, is_set, parse_duration, refuse};
 use runtime::{Clock, Entropy, Metrics, grpc};
 
+use crate::append::{OUTAGE_FREE_BYTES_MIN, OUTAGE_GRACE};
 use crate::key_space::DEFAULT_PREFIX;
 use crate::spool::{Durability, OsDisk, SpoolDisk};
 
@@ -145,6 +146,31 @@ pub struct BrokerConfig {
     #[arg(id = "broker.watch-delay", long = "broker.watch-delay", env = "BROKER_WATCH_DELAY",
         value_name = "DURATION", default_value = "30ms", value_parser = parse_duration)]
     pub watch_delay: Duration,
+    /// Suspend journals that nobody has appended to for a quarter of an hour and whose content is stored.
+    #[arg(id = "broker.auto-suspend", long = "broker.auto-suspend", env = "BROKER_AUTO_SUSPEND")]
+    pub auto_suspend: bool,
+    /// How long appends go on while their journal's first store is unhealthy. Their content stays on the brokers' disks
+    /// until the store takes it. With zero they are refused once a few checks have failed.
+    #[arg(id = "broker.store-unhealthy-grace", long = "broker.store-unhealthy-grace",
+        env = "BROKER_STORE_UNHEALTHY_GRACE", value_name = "DURATION", default_value = "6h",
+        value_parser = parse_duration)]
+    pub store_unhealthy_grace: Duration,
+    /// Bytes that must be free on the disk of the data directory for that; below them appends are refused.
+    #[arg(
+        id = "broker.store-unhealthy-min-free",
+        long = "broker.store-unhealthy-min-free",
+        env = "BROKER_STORE_UNHEALTHY_MIN_FREE",
+        value_name = "BYTES",
+        default_value_t = OUTAGE_FREE_BYTES_MIN
+    )]
+    pub store_unhealthy_min_free: u64,
+    /// Delete stored fragments that are older than their journal's retention.
+    #[arg(
+        id = "broker.enforce-retention",
+        long = "broker.enforce-retention",
+        env = "BROKER_ENFORCE_RETENTION"
+    )]
+    pub enforce_retention: bool,
     /// Largest gRPC message that is received, bytes.
     #[arg(id = "broker.max-grpc-recv-size", long = "broker.max-grpc-recv-size", value_name = "BYTES",
         env = "BROKER_MAX_GRPC_RECV_SIZE", default_value_t = grpc::MAX_MESSAGE_RECV_SERVER)]
@@ -222,9 +248,6 @@ pub struct UnsupportedArgs {
         value_name = "ORIGIN"
     )]
     pub allow_origin: Vec<String>,
-    /// Suspend journals which are idle (not supported yet).
-    #[arg(id = "broker.auto-suspend", long = "broker.auto-suspend", env = "BROKER_AUTO_SUSPEND")]
-    pub auto_suspend: bool,
 }
 
 impl UnsupportedArgs {
@@ -238,7 +261,6 @@ impl UnsupportedArgs {
             ("broker.peer-ca-file", is_set(&self.peer_ca_file)),
             ("broker.auth-keys", self.auth_keys.as_deref().is_some_and(|k| !k.is_empty())),
             ("broker.allow-origin", self.allow_origin.iter().any(|o| !o.is_empty())),
-            ("broker.auto-suspend", self.auto_suspend),
         ])
     }
 }
@@ -301,6 +323,16 @@ pub struct BrokerOptions {
     pub max_append_rate: u32,
     /// Least bytes per second of a client.
     pub min_append_rate: u32,
+    /// Suspend journals that are idle and stored.
+    pub auto_suspend: bool,
+    /// How long appends go on while their journal's first store is unhealthy.
+    pub store_unhealthy_grace: Duration,
+    /// Bytes that must be free in the data directory for that.
+    pub store_unhealthy_min_free: u64,
+    /// Delete stored fragments that are older than their journal's retention.
+    pub enforce_retention: bool,
+    /// How often things are done that take their time.
+    pub paces: Paces,
     /// Directory of `file://` stores.
     pub file_root: Option<PathBuf>,
     /// Whether every store is a `file://` one.
@@ -325,6 +357,24 @@ pub struct BrokerOptions {
     pub metrics: Metrics,
     /// The file system of spools.
     pub disk: Arc<dyn SpoolDisk>,
+}
+
+/// Times of a broker that no option sets: those of a Gazette broker where it has them. Tests shorten them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Paces {
+    /// Between two pulses of a journal.
+    pub pulse: Duration,
+    /// For the primary to store a fragment before other replicas look whether it has.
+    pub replica_upload: Duration,
+    /// Between two looks for fragments to delete.
+    pub retention: Duration,
+}
+
+impl Default for Paces {
+    fn default() -> Paces {
+        let minute = Duration::from_secs(60);
+        Paces { pulse: minute, replica_upload: minute, retention: 10 * minute }
+    }
 }
 
 /// The options cannot be used.
@@ -359,6 +409,11 @@ impl BrokerOptions {
             max_replication: 9,
             max_append_rate: 0,
             min_append_rate: 65536,
+            auto_suspend: false,
+            store_unhealthy_grace: OUTAGE_GRACE,
+            store_unhealthy_min_free: OUTAGE_FREE_BYTES_MIN,
+            enforce_retention: false,
+            paces: Paces::default(),
             file_root: None,
             file_only: false,
             hole_age: Duration::from_secs(OFFSET_JUMP_AGE_SECONDS.unsigned_abs()),
@@ -402,6 +457,11 @@ impl BrokerOptions {
             max_replication: broker.max_replication,
             max_append_rate: broker.max_append_rate,
             min_append_rate: broker.min_append_rate,
+            auto_suspend: broker.auto_suspend,
+            store_unhealthy_grace: broker.store_unhealthy_grace,
+            store_unhealthy_min_free: broker.store_unhealthy_min_free,
+            enforce_retention: broker.enforce_retention,
+            paces: Paces::default(),
             file_root: broker.file_root.filter(|root| !root.as_os_str().is_empty()),
             file_only: broker.file_only,
             hole_age: broker.hole_age,
@@ -476,6 +536,8 @@ mod tests {
         assert_eq!((got.etcd, got.data_dir), (EtcdChoice::Embedded, PathBuf::from("./courant-data")));
         assert_eq!((got.zone.as_str(), got.id, got.journal_limit), ("local", None, 1024));
         assert_eq!((got.durability, got.prefix.as_str()), (Durability::Process, "/gazette/cluster"));
+        assert_eq!((got.store_unhealthy_grace, got.store_unhealthy_min_free), (OUTAGE_GRACE, 1 << 30));
+        assert!(!got.auto_suspend && !got.enforce_retention, "Gazette's brokers suspend and delete nothing");
         let lease = options(&["--etcd.lease=30s"]).unwrap().lease_ttl;
         assert_eq!(lease, EMBEDDED_LEASE);
     }

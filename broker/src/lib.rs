@@ -25,6 +25,7 @@ mod peers;
 mod read;
 mod resolution;
 mod resolver;
+mod retention;
 mod serve;
 mod service;
 mod stored;
@@ -42,8 +43,9 @@ mod spool;
 mod sync_mark;
 
 pub use broker::Broker;
-pub use config::{BrokerConfig, BrokerOptions, EtcdChoice, OptionsError, ServeArgs};
+pub use config::{BrokerConfig, BrokerOptions, EtcdChoice, OptionsError, Paces, ServeArgs};
 pub use data_dir::DataDirError;
+pub use retention::{Kept, RetentionPlan, is_of_another_journal, retention_of};
 pub use serve::serve;
 pub use spool::{DiskFile, Durability, OsDisk, SpoolDisk};
 

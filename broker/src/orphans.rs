@@ -18,7 +18,7 @@ use runtime::CancellationToken;
 use tokio::sync::watch;
 
 use crate::key_space::KeySpace;
-use crate::persist::Begin;
+use crate::persist::{Begin, Upload};
 use crate::replica::ReplicaDeps;
 use crate::spool::{self, SpoolDir, SpoolPlace};
 
@@ -114,13 +114,15 @@ impl Orphan {
         for completed in adopted.completed {
             let fragment = &completed.completed.fragment;
             tracing::info!(%journal, begin = fragment.begin, end = fragment.end, "storing what an earlier process held");
-            deps.persister.submit(
-                completed,
-                Begin::Now,
-                spec.clone(),
-                CancellationToken::new(),
-                Box::new(|_| false),
-            );
+            deps.persister.submit(Upload {
+                spool: completed,
+                begin: Begin::Now,
+                create_revision: Revision(create_revision),
+                spec: spec.clone(),
+                is_stored: Box::new(|| false),
+                abandon: CancellationToken::new(),
+                stored: Box::new(|_| false),
+            });
         }
     }
 }

@@ -3,13 +3,16 @@
 //! Each completed spool has a task, which uploads its content to the first store of the journal's specification; the store
 //! compresses and verifies it, on threads of its own and away from the commit path. A failure is tried again, for as long
 //! as the process lives; the spool stays on disk and is served meanwhile, and a process that ends before it succeeds
-//! leaves it to the next one. Only a fragment that was seen in its store loses its spool. A replica that is not the primary
-//! gives the primary a minute, or until it is gone, and then mostly finds the fragment there.
+//! leaves it to the next one. Only a fragment that was seen in its store loses its spool; one that an attempt finds there
+//! before it has stored it is read back first, since nobody may have done that yet. A replica that is not the primary gives
+//! the primary a minute, or until it is gone, and then mostly finds the fragment there.
 //!
 //! Where a fragment is stored depends only on its content, its specification and the time of its first append, which the
-//! spool's manifest keeps: whoever tries again finds what an earlier attempt has stored.
+//! spool's manifest keeps and which all replicas have from their primary: whoever tries again, here or elsewhere, finds what an
+//! earlier attempt has stored. What the index knows to be stored already, under whichever name, is not stored again.
 //!
-//! A journal without stores keeps its fragments on local disk, and is served from there.
+//! Each attempt goes by the journal's current specification, also once its replica has left this broker. Fragments of a
+//! journal that is no more are dropped. A journal without stores keeps its fragments on local disk, and is served from there.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -18,11 +21,13 @@ use std::time::Duration;
 
 use fragment::Fragment;
 use fragment::postfix::{Context, Template, TemplateError};
+use futures::TryStreamExt;
 use proto::protocol::JournalSpec;
+use proto::{JournalName, Revision};
 use runtime::backoff::Backoff;
 use runtime::prometheus::IntCounter;
 use runtime::{CancellationToken, Clock, Entropy, OnError, TaskGroup};
-use stores::{StoreError, Stores};
+use stores::{Health, Store, StoreError, Stores};
 use tokio::sync::{Semaphore, watch};
 
 use crate::spool::{CompletedSpool, LocalFile, SpoolDisk};
@@ -43,9 +48,6 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// Part of a wait by which it varies, so that the fragments of a broker do not return to a failing store together.
 const RETRY_JITTER: f64 = 0.2;
 
-/// Time after which a replica that is not the primary uploads a fragment too: by then the primary has.
-const REPLICA_UPLOADS_AFTER: Duration = Duration::from_secs(60);
-
 /// When the first attempt to upload a fragment is made.
 pub(crate) enum Begin {
     /// At once: this broker is the journal's primary, or nobody else may have the fragment.
@@ -57,22 +59,54 @@ pub(crate) enum Begin {
 /// Told of a stored fragment. False if nobody keeps an index of the journal any more.
 type Stored = Box<dyn FnOnce(Fragment) -> bool + Send>;
 
+/// The specification of the journal whose item was created at a revision; `None` if there is none any more.
+pub type SpecOf = Arc<dyn Fn(&JournalName, Revision) -> Option<Arc<JournalSpec>> + Send + Sync>;
+
+/// A completed spool on its way to its store.
+pub(crate) struct Upload {
+    /// The spool.
+    pub(crate) spool: CompletedSpool,
+    /// When the first attempt is made.
+    pub(crate) begin: Begin,
+    /// Revision at which the journal's item came into being.
+    pub(crate) create_revision: Revision,
+    /// The journal's specification, for as long as its replica is here.
+    pub(crate) spec: watch::Receiver<Arc<JournalSpec>>,
+    /// Whether the stores are known to hold the spool's content.
+    pub(crate) is_stored: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Ends it: the journal is no more.
+    pub(crate) abandon: CancellationToken,
+    /// Called once the fragment is stored. If it returns false, the spool's file loses its name here.
+    pub(crate) stored: Stored,
+}
+
 /// Uploads the completed fragments of a broker. Cheap to clone.
 #[derive(Clone)]
 pub struct Persister {
     inner: Arc<Inner>,
 }
 
+/// What a [`Persister`] is made of.
+#[derive(Clone)]
+pub(crate) struct PersisterParts {
+    pub(crate) clock: Clock,
+    pub(crate) entropy: Entropy,
+    /// Uploads run in a child of it.
+    pub(crate) tasks: TaskGroup,
+    pub(crate) stores: Stores,
+    pub(crate) disk: Arc<dyn SpoolDisk>,
+    pub(crate) spec_of: SpecOf,
+    /// Time for the primary to store a fragment before other replicas do.
+    pub(crate) replica_upload: Duration,
+    /// Counts stored fragments.
+    pub(crate) persisted: IntCounter,
+}
+
 #[derive(Clone)]
 struct Inner {
-    clock: Clock,
-    entropy: Entropy,
-    tasks: TaskGroup,
-    stores: Stores,
-    disk: Arc<dyn SpoolDisk>,
+    parts: PersisterParts,
     /// By store.
     uploads: Arc<Mutex<BTreeMap<Arc<str>, Arc<Semaphore>>>>,
-    persisted: IntCounter,
     /// Fragments that have a store and are not in it.
     pending: watch::Sender<usize>,
     /// Fires when the process begins to end: whoever waits to try again does so at once.
@@ -89,24 +123,13 @@ enum PersistError {
 }
 
 impl Persister {
-    /// A persister whose tasks are a child group of `tasks`.
-    pub(crate) fn new(
-        clock: &Clock,
-        entropy: &Entropy,
-        tasks: &TaskGroup,
-        stores: &Stores,
-        disk: &Arc<dyn SpoolDisk>,
-        persisted: IntCounter,
-    ) -> Persister {
+    /// A persister whose tasks are a child group of `parts.tasks`.
+    pub(crate) fn new(parts: PersisterParts) -> Persister {
+        let tasks = parts.tasks.child("persist");
         Persister {
             inner: Arc::new(Inner {
-                clock: clock.clone(),
-                entropy: entropy.clone(),
-                tasks: tasks.child("persist"),
-                stores: stores.clone(),
-                disk: Arc::clone(disk),
+                parts: PersisterParts { tasks, ..parts },
                 uploads: Arc::default(),
-                persisted,
                 pending: watch::Sender::new(0),
                 draining: CancellationToken::new(),
             }),
@@ -115,32 +138,24 @@ impl Persister {
 
     /// The same persister with its tasks in a child group of `tasks`.
     pub(crate) fn within(&self, tasks: &TaskGroup) -> Persister {
-        Persister { inner: Arc::new(Inner { tasks: tasks.child("persist"), ..Inner::clone(&self.inner) }) }
+        let mut inner = Inner::clone(&self.inner);
+        inner.parts.tasks = tasks.child("persist");
+        Persister { inner: Arc::new(inner) }
     }
 
-    /// Persists a completed spool, in a task of its own, and then calls `stored`; if that returns false, the
-    /// spool's file loses its name here. `abandon` ends it: the journal is no more.
-    pub(crate) fn submit(
-        &self,
-        spool: CompletedSpool,
-        begin: Begin,
-        spec: watch::Receiver<Arc<JournalSpec>>,
-        abandon: CancellationToken,
-        stored: Stored,
-    ) {
+    /// Persists a completed spool, in a task of its own.
+    pub(crate) fn submit(&self, upload: Upload) {
         let inner = Arc::clone(&self.inner);
-        let gone = self.inner.tasks.token().clone();
+        let gone = inner.parts.tasks.token().clone();
         // Counted here, so that a drain which begins before the task does waits for it.
         let pending = Pending::new(&inner.pending);
-        self.inner.tasks.spawn("fragment", OnError::Log, async move {
+        self.inner.parts.tasks.spawn("fragment", OnError::Log, async move {
+            let abandon = upload.abandon.clone();
             tokio::select! {
                 biased;
                 () = gone.cancelled() => {}
                 () = abandon.cancelled() => {}
-                () = async {
-                    inner.await_primary(begin).await;
-                    inner.persist(&spool, spec, pending, stored).await;
-                } => {}
+                () = inner.persist(upload, pending) => {}
             }
             Ok(())
         });
@@ -150,14 +165,14 @@ impl Persister {
     /// it waits for. Returns how many fragments stay on local disk; the next process uploads them.
     pub async fn drain(&self, limit: Duration) -> usize {
         self.inner.draining.cancel();
-        let clock = &self.inner.clock;
+        let clock = &self.inner.parts.clock;
         let (deadline, mut pending) = (clock.now() + limit, self.inner.pending.subscribe());
         let mut next_report = clock.now();
         loop {
             let left = *pending.borrow_and_update();
             let now = clock.now();
             if left == 0 || now >= deadline {
-                self.inner.tasks.cancel();
+                self.inner.parts.tasks.cancel();
                 return left;
             }
             if now >= next_report {
@@ -188,57 +203,91 @@ impl Drop for Pending {
 
 impl Inner {
     /// Tries until the fragment is stored, and then tells of it.
-    async fn persist(
-        &self,
-        spool: &CompletedSpool,
-        mut spec: watch::Receiver<Arc<JournalSpec>>,
-        pending: Pending,
-        stored: Stored,
-    ) {
+    async fn persist(&self, mut upload: Upload, pending: Pending) {
+        let is_verified = self.await_primary(&upload.begin).await;
         let (mut backoff, mut pending) = (Backoff::new(RETRY_WAITS), Some(pending));
         loop {
-            let current = Arc::clone(&spec.borrow_and_update());
-            if current.fragment().stores.is_empty() {
+            let file = upload.spool.file.clone();
+            let current = self.current_spec(&mut upload);
+            let Fragment { journal, begin, end, .. } = &upload.spool.completed.fragment;
+            let Some(spec) = current else {
+                tracing::info!(%journal, begin, end, "dropped a fragment of a journal that is no more");
+                return self.remove(file).await;
+            };
+            if spec.fragment().stores.is_empty() {
                 pending = None;
-                if spec.changed().await.is_err() {
-                    // The replica is gone, and with it whoever could give the journal a store.
-                    std::future::pending::<()>().await;
-                }
+                self.await_stores(&mut upload.spec).await;
                 continue;
             }
+            if (upload.is_stored)() {
+                tracing::debug!(%journal, begin, end, "the stores hold a fragment already");
+                return self.remove(file).await;
+            }
             let _pending = pending.get_or_insert_with(|| Pending::new(&self.pending));
-            let error = match self.attempt_stores(spool, &current).await {
-                Ok(fragment) => return self.on_stored(fragment, spool.file.clone(), stored).await,
+            let error = match self.attempt_stores(&upload.spool, &spec, is_verified).await {
+                Ok(fragment) => return self.on_stored(fragment, file, upload.stored).await,
                 Err(error) => error,
             };
-            let Fragment { journal, begin, end, .. } = &spool.completed.fragment;
             tracing::warn!(%journal, begin, end, %error, "failed to persist Spool (will retry)");
-            self.wait(&mut backoff, &mut spec).await;
+            self.wait(&mut backoff, &mut upload.spec, &spec.fragment().stores[0]).await;
         }
     }
 
-    /// Waits before the first attempt; not while the process ends.
-    async fn await_primary(&self, begin: Begin) {
-        let Begin::AfterPrimary(gone) = begin else { return };
+    /// The journal's specification, from its replica if that is still here; `None` if there is no such journal any more.
+    fn current_spec(&self, upload: &mut Upload) -> Option<Arc<JournalSpec>> {
+        match upload.spec.has_changed() {
+            Ok(_) => Some(Arc::clone(&upload.spec.borrow_and_update())),
+            Err(_) => (self.parts.spec_of)(&upload.spool.completed.fragment.journal, upload.create_revision),
+        }
+    }
+
+    /// Waits before the first attempt; not while the process ends. Returns whether the primary has had the time to store the
+    /// fragment, and to verify it.
+    async fn await_primary(&self, begin: &Begin) -> bool {
+        let Begin::AfterPrimary(gone) = begin else { return false };
+        let wait = self.parts.entropy.jitter(self.parts.replica_upload, RETRY_JITTER);
         tokio::select! {
             biased;
-            () = self.draining.cancelled() => {}
-            () = gone.cancelled() => {}
-            () = self.clock.sleep(self.entropy.jitter(REPLICA_UPLOADS_AFTER, RETRY_JITTER)) => {}
+            () = self.draining.cancelled() => false,
+            () = gone.cancelled() => false,
+            () = self.parts.clock.sleep(wait) => true,
         }
     }
 
-    /// Waits to try again: for the backoff, for a newer specification, or for the process to begin to end.
-    async fn wait(&self, backoff: &mut Backoff, spec: &mut watch::Receiver<Arc<JournalSpec>>) {
-        let wait = self.entropy.jitter(backoff.next(), RETRY_JITTER);
+    /// Waits until the journal may have been given a store.
+    async fn await_stores(&self, spec: &mut watch::Receiver<Arc<JournalSpec>>) {
+        if spec.changed().await.is_err() {
+            let wait = RETRY_WAITS.last().copied().unwrap_or_default();
+            self.parts.clock.sleep(self.parts.entropy.jitter(wait, RETRY_JITTER)).await;
+        }
+    }
+
+    /// Waits to try again: for the backoff, for a newer specification, for the store to recover, or for the process to begin
+    /// to end.
+    async fn wait(&self, backoff: &mut Backoff, spec: &mut watch::Receiver<Arc<JournalSpec>>, url: &str) {
+        let wait = self.parts.entropy.jitter(backoff.next(), RETRY_JITTER);
         let is_draining = self.draining.is_cancelled();
         tokio::select! {
             biased;
             // With short waits again: not much time is left.
             () = self.draining.cancelled(), if !is_draining => backoff.reset(),
             Ok(()) = spec.changed() => {}
-            () = self.clock.sleep(wait) => {}
+            () = self.recovery_of(url) => {}
+            () = self.parts.clock.sleep(wait) => {}
         }
+    }
+
+    /// Waits until the store at `url`, which is not healthy now, is found so.
+    async fn recovery_of(&self, url: &str) {
+        if let Ok(store) = self.parts.stores.get(url) {
+            let mut health = store.health();
+            drop(store);
+            let is_failing = matches!(*health.borrow(), Health::Unhealthy(_));
+            if is_failing && health.wait_for(|health| *health == Health::Healthy).await.is_ok() {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 
     /// Tries the first store. While the process ends, a store that refuses this process gives way to the next one: better
@@ -247,11 +296,12 @@ impl Inner {
         &self,
         spool: &CompletedSpool,
         spec: &JournalSpec,
+        is_verified: bool,
     ) -> Result<Fragment, PersistError> {
         let urls = &spec.fragment().stores;
         let mut next = 0;
         loop {
-            let outcome = self.attempt(spool, spec, &urls[next]).await;
+            let outcome = self.attempt(spool, spec, &urls[next], is_verified).await;
             let is_refused = matches!(&outcome, Err(PersistError::Store(error)) if error.is_auth());
             next += 1;
             if !is_refused || !self.draining.is_cancelled() || next == urls.len() {
@@ -265,19 +315,22 @@ impl Inner {
         spool: &CompletedSpool,
         spec: &JournalSpec,
         url: &str,
+        is_verified: bool,
     ) -> Result<Fragment, PersistError> {
         let uploads = self.uploads_to(url);
         let _upload = uploads.acquire().await.expect("it is never closed");
         let fragment = placed(spool, spec, url)?;
-        let store = self.stores.get(url)?;
-        if !store.exists(&fragment).await? {
+        let store = self.parts.stores.get(url)?;
+        let is_there =
+            store.exists(&fragment).await? && (is_verified || reads_back(&store, &fragment).await?);
+        if !is_there {
             let (begin, file) = (fragment.begin, spool.file.clone());
             let open = move || -> io::Result<Box<dyn Read + Send>> {
                 Ok(Box::new(SpoolReader { file: file.clone(), offset: begin }))
             };
             store.put(&fragment, Arc::new(open)).await?;
         }
-        Ok(Fragment { mod_time: self.clock.unix_seconds(), ..fragment })
+        Ok(Fragment { mod_time: self.parts.clock.unix_seconds(), ..fragment })
     }
 
     fn uploads_to(&self, url: &str) -> Arc<Semaphore> {
@@ -291,16 +344,36 @@ impl Inner {
     }
 
     async fn on_stored(&self, fragment: Fragment, file: LocalFile, stored: Stored) {
-        self.persisted.inc();
+        self.parts.persisted.inc();
         tracing::debug!(journal = %fragment.journal, path = fragment.content_path(), "persisted fragment");
-        if stored(fragment) {
-            return;
+        if !stored(fragment) {
+            self.remove(file).await;
         }
-        let (disk, removed) = (Arc::clone(&self.disk), file.clone());
+    }
+
+    /// Takes the name of a file that is not needed any more. Whoever reads it has it open.
+    async fn remove(&self, file: LocalFile) {
+        let (disk, removed) = (Arc::clone(&self.parts.disk), file.clone());
         let remove = move || removed.remove(&*disk);
-        if let Err(err) = self.tasks.spawn_blocking("remove spool", remove).await {
-            tracing::warn!(spool = %file.path().display(), error = %err, "failed to remove a stored spool");
+        if let Err(err) = self.parts.tasks.spawn_blocking("remove spool", remove).await {
+            tracing::warn!(spool = %file.path().display(), error = %err, "failed to remove a spool that is not needed");
         }
+    }
+}
+
+/// Whether the stored fragment is what it should be. What is not is stored again in its place.
+async fn reads_back(store: &Store, fragment: &Fragment) -> Result<bool, StoreError> {
+    let read = async {
+        let content = store.open(fragment, fragment.begin).await?;
+        content.try_for_each(async |_| Ok(())).await
+    };
+    match read.await {
+        Ok(()) => Ok(true),
+        Err(error @ StoreError::Corrupt { .. }) => {
+            tracing::error!(%error, "a stored fragment is not what its name says, and is stored again");
+            Ok(false)
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -10,6 +10,8 @@
 
 mod sync;
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use proto::protocol::process_spec::Id;
 use proto::protocol::{Fragment, Header, LabelSet, ReplicateRequest, ReplicateResponse, Route, Status};
@@ -159,10 +161,18 @@ impl Scatter {
         is_news
     }
 
-    /// Sends a proposal with its registers. Blocks while a peer is behind; never does if there was room.
-    pub(crate) fn propose(&mut self, proposal: &Fragment, registers: &LabelSet, acknowledge: bool) {
+    /// Sends a proposal with its registers, and the time at which its fragment got its first content. Blocks while a peer is
+    /// behind; never does if there was room.
+    pub(crate) fn propose(
+        &mut self,
+        proposal: &Fragment,
+        registers: &LabelSet,
+        first_append: Option<Duration>,
+        acknowledge: bool,
+    ) {
         let opening = self.opening.take();
         let settled_through = Some(self.settled_through);
+        let first_append = first_append.and_then(|at| i64::try_from(at.as_nanos()).ok());
         self.send(|id| ReplicateRequest {
             header: opening.clone().map(|header| Header { process_id: Some(id.clone()), ..header }),
             deprecated_journal: opening.as_ref().map_or_else(String::new, |_| proposal.journal.clone()),
@@ -170,6 +180,7 @@ impl Scatter {
             registers: Some(registers.clone()),
             acknowledge,
             settled_through,
+            first_append,
             ..ReplicateRequest::default()
         });
     }

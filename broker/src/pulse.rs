@@ -2,7 +2,9 @@
 //! protocol §5.9); sooner after a failure.
 //!
 //! Through it a journal that nobody appends to builds its pipeline, publishes its route, and leaves a fragment whose flush
-//! interval is over.
+//! interval is over. If the broker is told to, one that has been calm for long is suspended by it.
+
+mod calm;
 
 use std::time::Duration;
 
@@ -16,14 +18,17 @@ use runtime::backoff::Backoff;
 use crate::append::{AppendContext, serve_append};
 use crate::resolution::ResolveError;
 use crate::resolver::ResolveArgs;
+use calm::Calm;
 
-/// Time between pulses, and the longest that one may take.
-const PULSE_INTERVAL: Duration = Duration::from_secs(60);
+/// Longest that a pulse may take.
+const PULSE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Pulses the local replica of `journal` until `stopped`.
 pub async fn run(context: AppendContext, journal: JournalName, stopped: CancellationToken) {
     let gone = context.deps().tasks.token().clone();
+    let (interval, auto_suspend) = (context.options().pulse_interval, context.options().auto_suspend);
     let pulses = async {
+        let mut calm = Calm::default();
         let (mut backoff, mut retry) = (Backoff::journal(), Backoff::journal());
         // Fails once nothing is resolved any more.
         while let Ok(invalidated) = resolve(&context, &journal).await {
@@ -35,12 +40,13 @@ pub async fn run(context: AppendContext, journal: JournalName, stopped: Cancella
             backoff.reset();
             let begun = context.deps().clock.now();
             // Boxed, since an append's state is large, and most of the time there is none.
-            let wait = match Box::pin(pulse(&context, &journal)).await {
+            let wait = match Box::pin(pulse(&context, &journal, calm.mode(auto_suspend))).await {
                 Ok(()) => {
                     retry.reset();
-                    PULSE_INTERVAL
+                    interval
                 }
                 Err(error) => {
+                    calm.on_disturbed();
                     let wait = retry.next();
                     tracing::warn!(%journal, error, ?wait, "journal pulse failed (will retry)");
                     wait
@@ -50,8 +56,10 @@ pub async fn run(context: AppendContext, journal: JournalName, stopped: Cancella
             tokio::select! {
                 biased;
                 // Taken before the pulse, so that a change during it is not missed.
-                () = invalidated.cancelled() => {}
-                () = context.deps().clock.sleep_until(next) => {}
+                () = invalidated.cancelled() => calm.on_disturbed(),
+                () = context.deps().clock.sleep_until(next) => if wait == interval {
+                    calm.on_undisturbed();
+                }
             }
         }
     };
@@ -74,16 +82,16 @@ async fn resolve(
 }
 
 /// One pulse. That another broker is the primary, or none, is no failure.
-async fn pulse(context: &AppendContext, journal: &JournalName) -> Result<(), String> {
+async fn pulse(context: &AppendContext, journal: &JournalName, suspend: Suspend) -> Result<(), String> {
     let opening = AppendRequest {
         journal: journal.as_str().to_owned(),
         do_not_proxy: true,
-        suspend: Suspend::NoResume.into(),
+        suspend: suspend.into(),
         ..AppendRequest::default()
     };
     let messages = stream::iter([Ok(opening), Ok(AppendRequest::default())]);
     let append = serve_append(context, messages);
-    let failure = match context.deps().clock.timeout(PULSE_INTERVAL, append).await {
+    let failure = match context.deps().clock.timeout(PULSE_LIMIT, append).await {
         Ok(Ok(response)) => match response.status() {
             Status::Ok
             | Status::JournalNotFound

@@ -46,7 +46,7 @@ use crate::append::{APPENDS_IN_FLIGHT_BYTES_MAX, Content, ContentSpace, Place, T
 use crate::error::ServiceError;
 use crate::flow::Bucket;
 use crate::listings::{Listings, NamesSource};
-use crate::persist::Persister;
+use crate::persist::{Persister, PersisterParts, SpecOf};
 use crate::pipeline::{PeerConnector, PipelineError};
 use crate::spool::{Durability, LocalFile, SpoolDisk, SpoolError, SpoolPlace};
 use crate::sync_mark::SyncMarks;
@@ -126,6 +126,10 @@ pub struct ReplicaParts {
     pub is_member: Arc<dyn Fn() -> bool + Send + Sync>,
     /// The names of all journals.
     pub names: NamesSource,
+    /// Specifications, for fragments whose replica has left.
+    pub spec_of: SpecOf,
+    /// Time for a primary to store a fragment before other replicas do.
+    pub replica_upload: Duration,
 }
 
 impl ReplicaDeps {
@@ -145,10 +149,21 @@ impl ReplicaDeps {
             incarnation,
             is_member,
             names,
+            spec_of,
+            replica_upload,
         } = parts;
         let content = ContentSpace::new(Arc::clone(&disk), &data_dir, APPENDS_IN_FLIGHT_BYTES_MAX);
         let metrics = metrics::SpoolMetrics::new(&metrics);
-        let persister = Persister::new(&clock, &entropy, &tasks, &stores, &disk, metrics.persisted.clone());
+        let persister = Persister::new(PersisterParts {
+            clock: clock.clone(),
+            entropy: entropy.clone(),
+            tasks: tasks.clone(),
+            stores: stores.clone(),
+            disk: Arc::clone(&disk),
+            spec_of,
+            replica_upload,
+            persisted: metrics.persisted.clone(),
+        });
         let listings = Listings::new(clock.clone(), tasks.clone(), stores.clone(), names);
         ReplicaDeps {
             clock,
@@ -295,7 +310,8 @@ impl Replica {
         let (messages, inbox) = mpsc::channel(MESSAGES_MAX);
         let spec = watch::Sender::new(spec);
         let index = Arc::new(Index::new(journal.clone()));
-        let (publisher, view) = watch::channel(IndexView { index, first_listing_done: false, head: None });
+        let (publisher, view) =
+            watch::channel(IndexView { index, first_listing_done: false, is_end_known: false, head: None });
         let head = SpoolHead {
             journal: journal.clone(),
             incarnation: deps.incarnation,

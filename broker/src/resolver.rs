@@ -16,7 +16,7 @@ use proto::{JournalName, MemberId, Revision};
 use runtime::{BoxError, CancellationToken, OnError, TaskGroup};
 use tokio::sync::watch;
 
-use crate::append::{AppendContext, AppendLimits};
+use crate::append::{AppendContext, AppendOptions};
 use crate::key_space::{KeySpace, Mirror};
 use crate::local_set::{self, Change, Wanted};
 use crate::metrics::BrokerMetrics;
@@ -107,7 +107,7 @@ impl Resolver {
         me: MemberId,
         mirror: Mirror,
         deps: ReplicaDeps,
-        limits: AppendLimits,
+        options: AppendOptions,
         metrics: BrokerMetrics,
         tasks: &TaskGroup,
     ) -> Resolver {
@@ -124,7 +124,7 @@ impl Resolver {
         let resolver = Resolver { inner: Arc::new(inner) };
         let driver = Driver {
             me,
-            append: AppendContext::new(resolver.clone(), deps.clone(), limits),
+            append: AppendContext::new(resolver.clone(), deps.clone(), options),
             deps,
             metrics,
             tasks: tasks.clone(),

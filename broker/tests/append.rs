@@ -453,6 +453,10 @@ impl SpoolDisk for SmallDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         OsDisk.sync_dir(dir)
     }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        OsDisk.free_bytes(dir)
+    }
 }
 
 impl DiskFile for SmallFile {

@@ -4,93 +4,10 @@
 
 mod support;
 
-use broker::EtcdChoice;
-use proto::protocol::{AppendRequest, JournalSpec, LabelSelector, LabelSet, ReadRequest, Route, Status};
+use proto::protocol::{AppendRequest, JournalSpec, LabelSelector, LabelSet, ReadRequest, Status};
+use support::cluster::{Cluster, NAME};
 use support::{Fixture, content, delete, eventually, journal, upsert, within};
 use tempfile::TempDir;
-
-const NAME: &str = "a/journal";
-
-/// Brokers beside one that is only there for its embedded etcd.
-struct Cluster {
-    etcd: Fixture,
-    brokers: Vec<Option<Fixture>>,
-}
-
-impl Cluster {
-    async fn start(size: usize) -> Cluster {
-        let dir = TempDir::with_prefix("courant-etcd-").unwrap();
-        let etcd = Fixture::start_in(dir, |options| options.journal_limit = 0).await;
-        let mut cluster = Cluster { etcd, brokers: Vec::new() };
-        for index in 0..size {
-            let dir = TempDir::with_prefix("courant-broker-").unwrap();
-            let broker = cluster.broker(index, dir).await;
-            cluster.brokers.push(Some(broker));
-        }
-        cluster
-    }
-
-    async fn broker(&self, index: usize, dir: TempDir) -> Fixture {
-        let etcd = EtcdChoice::Address(self.etcd.broker.endpoint().to_owned());
-        let store = self.etcd.dir.path().join("store");
-        std::fs::create_dir_all(&store).unwrap();
-        Fixture::start_in(dir, |options| {
-            options.etcd = etcd;
-            options.zone = format!("zone-{}", index % 3);
-            options.id = Some(format!("broker-{index}"));
-            options.file_root = Some(store);
-            options.lease_ttl = std::time::Duration::from_secs(20);
-        })
-        .await
-    }
-
-    fn at(&mut self, index: usize) -> &mut Fixture {
-        self.brokers[index].as_mut().expect("it runs")
-    }
-
-    async fn stop(&mut self, index: usize) -> TempDir {
-        self.brokers[index].take().expect("it runs").stop().await
-    }
-
-    async fn restart(&mut self, index: usize, dir: TempDir) {
-        self.brokers[index] = Some(self.broker(index, dir).await);
-    }
-
-    async fn route(&mut self) -> Route {
-        let name = LabelSelector { include: Some(LabelSet::from_pairs([("name", NAME)])), exclude: None };
-        self.etcd.list(name).await[0].journals[0].route.clone().unwrap()
-    }
-
-    /// What the broker at `index` has of the journal, from its own replica.
-    async fn replica(&mut self, index: usize) -> (Status, Vec<u8>) {
-        let request = ReadRequest { journal: NAME.to_owned(), do_not_proxy: true, ..Default::default() };
-        let status = self.at(index).read_all(request.clone()).await[0].status();
-        if status != Status::Ok {
-            return (status, Vec::new());
-        }
-        // A member answers itself, also with what is stored by now, which it would leave to a client that wants no proxy.
-        let responses = self.at(index).read_all(ReadRequest { do_not_proxy: false, ..request }).await;
-        (status, content(&responses))
-    }
-
-    /// Waits until the replicas of the route, and nobody else, have `expected`.
-    async fn until_replicas_have(&mut self, expected: &[u8]) {
-        let route = self.route().await;
-        assert_eq!(route.members.len(), 3);
-        for index in 0..self.brokers.len() {
-            let is_member = route.members.iter().any(|id| id.suffix == format!("broker-{index}"));
-            if self.brokers[index].is_none() {
-                continue;
-            }
-            eventually("the replica has it", async || {
-                let (status, content) = self.replica(index).await;
-                let has = if is_member { Status::Ok } else { Status::NotJournalBroker };
-                (status == has && (!is_member || content == expected)).then_some(())
-            })
-            .await;
-        }
-    }
-}
 
 fn replicated() -> JournalSpec {
     JournalSpec { replication: 3, ..journal(NAME) }

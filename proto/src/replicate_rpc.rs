@@ -40,6 +40,7 @@ impl ReplicateRequest {
         ensure!(!self.acknowledge, "unexpected Acknowledge with Content");
         ensure!(self.deprecated_journal.is_empty(), "unexpected DeprecatedJournal with Content");
         ensure!(self.settled_through.is_none(), "unexpected SettledThrough with Content");
+        ensure!(self.first_append.is_none(), "unexpected FirstAppend with Content");
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 //! §5.2). Whatever goes stale on the way leads back to resolution; content that was received by then is kept.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use allocator::Allocatable;
 use fragment::{Fragment, Sum};
@@ -18,7 +19,7 @@ use super::failure::Failure;
 use super::group::Place;
 use super::precondition::{Situation, Terms, Transition, Verdict, Wants, judge, may_carry_content};
 use super::receive::{self, CONTENT_REFUSED, Received, Receiver, Reception};
-use super::{assign, proxy, ready};
+use super::{Outages, assign, proxy, ready};
 use crate::flow::Rates;
 use crate::replica::{AppendError, Head, IndexView, Job, Outcome, Replica, ReplicaDeps, Synchronised};
 use crate::resolver::{Resolution, ResolveArgs, Resolver};
@@ -39,18 +40,31 @@ pub struct AppendLimits {
     pub min_rate: i64,
 }
 
+/// How a broker goes about appends. Cheap to clone.
+#[derive(Clone)]
+pub struct AppendOptions {
+    /// Rates.
+    pub limits: AppendLimits,
+    /// Stores which are not healthy.
+    pub outages: Outages,
+    /// Time between pulses.
+    pub pulse_interval: Duration,
+    /// Whether pulses suspend journals that are idle.
+    pub auto_suspend: bool,
+}
+
 /// What appends need of their broker. Cheap to clone.
 #[derive(Clone)]
 pub struct AppendContext {
     resolver: Resolver,
     deps: ReplicaDeps,
-    limits: AppendLimits,
+    options: AppendOptions,
 }
 
 impl AppendContext {
     /// The context of a broker's appends.
-    pub fn new(resolver: Resolver, deps: ReplicaDeps, limits: AppendLimits) -> AppendContext {
-        AppendContext { resolver, deps, limits }
+    pub fn new(resolver: Resolver, deps: ReplicaDeps, options: AppendOptions) -> AppendContext {
+        AppendContext { resolver, deps, options }
     }
 
     pub(crate) fn resolver(&self) -> &Resolver {
@@ -59,6 +73,10 @@ impl AppendContext {
 
     pub(crate) fn deps(&self) -> &ReplicaDeps {
         &self.deps
+    }
+
+    pub(crate) fn options(&self) -> &AppendOptions {
+        &self.options
     }
 }
 
@@ -144,7 +162,8 @@ where
             let synced_at = follow!(self.synchronise(&at, &replica).await?);
             follow!(self.publish_route(&at, &spec, &replica, synced_at).await?);
             follow!(self.await_replicas(&at, &spec));
-            let view = match ready::await_ready(&self.context.deps, &at, &replica, &spec).await {
+            let AppendContext { deps, options, .. } = self.context;
+            let view = match ready::await_ready(deps, &options.outages, &at, &replica, &spec).await {
                 ready::Readiness::Ready(view) => view,
                 ready::Readiness::Invalidated => continue,
                 ready::Readiness::Unhealthy(error) => {
@@ -306,7 +325,8 @@ where
         if let Some(received) = &self.received {
             return Ok(Step::On(received.clone()));
         }
-        let AppendContext { deps, limits, .. } = self.context;
+        let AppendContext { deps, options, .. } = self.context;
+        let limits = &options.limits;
         let stream = self.stream.as_mut().expect("it is read once");
         let receiver = Receiver {
             replica,

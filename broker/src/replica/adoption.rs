@@ -31,17 +31,30 @@ pub(super) struct Adoption {
     completed: Vec<CompletedSpool>,
     /// Etcd is being asked.
     asking: Option<BoxFuture<'static, Mark>>,
-    /// The spools were found to be current.
+    /// There is nothing to find out any more.
     is_over: bool,
+    /// The spools were found to hold everything that was acknowledged.
+    is_current: bool,
 }
 
 impl Default for Adoption {
     fn default() -> Adoption {
-        Adoption { backoff: Backoff::journal(), completed: Vec::new(), asking: None, is_over: false }
+        Adoption {
+            backoff: Backoff::journal(),
+            completed: Vec::new(),
+            asking: None,
+            is_over: false,
+            is_current: false,
+        }
     }
 }
 
 impl Adoption {
+    /// Whether spools were adopted that hold everything acknowledged before.
+    pub(super) fn is_current(&self) -> bool {
+        self.is_current
+    }
+
     /// The answer of etcd, if it was asked.
     pub(super) async fn answered(&mut self) -> Mark {
         super::owner::finished(&mut self.asking).await
@@ -115,7 +128,7 @@ impl Owner {
         let completed = std::mem::take(&mut self.adoption.completed);
         let writer = self.writer.take().expect("nothing else happens before");
         if writer.dir.synced_at() >= mark {
-            self.adoption.is_over = true;
+            (self.adoption.is_over, self.adoption.is_current) = (true, true);
             self.marked.store(true, Ordering::Relaxed);
             for spool in completed {
                 self.hold(spool.completed.fragment.end, Some(spool), None);

@@ -125,6 +125,9 @@ fn propose(
         ));
     }
     let registers = message.registers.clone().unwrap_or_default();
+    // The primary's time, where it says: the fragment's place in its store may depend on it.
+    let first_append = message.first_append.and_then(|at| u64::try_from(at).ok());
+    let now = first_append.map_or(now, Duration::from_nanos);
     let before = dir.spool().fragment().clone();
     let (completed, outcome) = dir.propose(&proposal, &registers, now).map_err(|err| err.to_string())?;
     let is_changed = *dir.spool().fragment() != before || matches!(outcome, Outcome::Committed { .. });

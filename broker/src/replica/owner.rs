@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use fragment::Fragment;
 use fragment::spool::RollPolicy;
 use futures::future::BoxFuture;
 use proto::Revision;
@@ -28,7 +29,7 @@ use super::view::{Head, IndexView};
 use super::writer::{GroupResult, Writer};
 use super::{Farewell, Job, Message, Outcome, ReplicaDeps, Synchronised};
 use crate::append::Terms;
-use crate::persist::Begin;
+use crate::persist::{Begin, Upload};
 use crate::pipeline::{Gather, PipelineError};
 use crate::spool::{Adopted, CompletedSpool, LocalFile, SpoolError, SpoolPlace};
 
@@ -299,9 +300,17 @@ impl Owner {
             Some(own) => own.try_send(Message::Stored(Box::new(fragment), file)).is_ok(),
             None => false,
         };
-        let begin = self.following.as_ref().map_or(Begin::Now, Following::upload_begin);
-        let (spec, abandon) = (self.spec.clone(), self.abandon.clone());
-        self.deps.persister.submit(spool, begin, spec, abandon, Box::new(stored));
+        let Fragment { begin, end, .. } = spool.completed.fragment;
+        let view = self.publisher.subscribe();
+        self.deps.persister.submit(Upload {
+            spool,
+            begin: self.following.as_ref().map_or(Begin::Now, Following::upload_begin),
+            create_revision: Revision(self.place.head.create_revision),
+            spec: self.spec.clone(),
+            is_stored: Box::new(move || view.borrow().index.remote().covers(begin, end)),
+            abandon: self.abandon.clone(),
+            stored: Box::new(stored),
+        });
     }
 
     /// Publishes the index and the journal's end.
@@ -309,6 +318,7 @@ impl Owner {
         self.publisher.send_replace(IndexView {
             index: Arc::clone(self.fragments.index()),
             first_listing_done: self.fragments.first_listing_done(),
+            is_end_known: self.adoption.is_current(),
             head: self.head.clone(),
         });
     }

@@ -243,7 +243,8 @@ impl Owner {
             let spool = writer.dir.spool();
             if writer.scatter.has_room(1) && spool.uncommitted() == 0 {
                 let (fragment, registers) = (spool.fragment().to_proto(), spool.registers().clone());
-                writer.scatter.propose(&fragment, &registers, false);
+                let first_append = spool.first_append();
+                writer.scatter.propose(&fragment, &registers, first_append, false);
             }
         }
     }

@@ -177,6 +177,8 @@ fn deps(disk: &ImageDisk, dir: &Path, durability: Durability) -> ReplicaDeps {
         incarnation: 1,
         is_member: Arc::new(|| true),
         names: Arc::new(|_: &str| NamesBelow::default()),
+        spec_of: Arc::new(|_, _| None),
+        replica_upload: Duration::from_secs(60),
     })
 }
 

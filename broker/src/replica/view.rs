@@ -18,6 +18,8 @@ pub struct IndexView {
     pub index: Arc<Index<LocalFile>>,
     /// Whether the journal's stores were listed since the replica started: until then stored fragments may be missing.
     pub first_listing_done: bool,
+    /// Whether the replica knows the journal's end even so: it has adopted spools that hold everything acknowledged.
+    pub(crate) is_end_known: bool,
     /// The state that appends are judged against before they are read; `None` until the replicas agreed once.
     pub(crate) head: Option<Head>,
 }

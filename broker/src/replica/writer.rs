@@ -68,7 +68,8 @@ impl Writer {
         }
         let written = self.dir.written();
         // After a failure this is what was committed before, and rolls the peers back.
-        self.scatter.propose(&written.fragment.to_proto(), &written.registers, true);
+        let first_append = self.dir.spool().first_append();
+        self.scatter.propose(&written.fragment.to_proto(), &written.registers, first_append, true);
         let bytes = u64::try_from(work.bytes).expect("a length");
         GroupResult { completed, written, bytes, outcome }
     }
@@ -87,7 +88,7 @@ impl Writer {
         };
         // Before anybody can agree: whoever finds this spool must not take it for one that was left behind.
         self.dir.mark_synced(revision)?;
-        self.scatter.propose(&proposal.to_proto(), registers, true);
+        self.scatter.propose(&proposal.to_proto(), registers, self.dir.spool().first_append(), true);
         Ok(completed)
     }
 
@@ -95,7 +96,7 @@ impl Writer {
         let Some(proposal) = &work.roll else { return Ok(None) };
         let registers = self.dir.spool().registers().clone();
         let completed = self.dir.roll(proposal, &registers, work.now)?;
-        self.scatter.propose(&proposal.to_proto(), &registers, false);
+        self.scatter.propose(&proposal.to_proto(), &registers, None, false);
         Ok(completed)
     }
 

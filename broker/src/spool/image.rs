@@ -273,6 +273,10 @@ impl SpoolDisk for ImageDisk {
         self.replay(&Op::SyncDir);
         Ok(())
     }
+
+    fn free_bytes(&self, _: &Path) -> io::Result<u64> {
+        Ok(self.state().space.unwrap_or(u64::MAX))
+    }
 }
 
 impl DiskFile for ImageFile {

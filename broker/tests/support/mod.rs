@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test uses some of it")]
 #![allow(clippy::unwrap_used, reason = "only tests use it")]
 
+pub mod cluster;
+
 use std::time::Duration;
 
 use broker::{Broker, BrokerOptions};

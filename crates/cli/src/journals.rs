@@ -1,13 +1,16 @@
-//! `courant journals`: lists, applies, appends to and reads journals, and lets them go on after a loss.
+//! `courant journals`: lists, applies, appends to and reads journals, prunes and suspends them, and lets them go on after a
+//! loss.
 
 mod append;
 mod apply;
 mod fragments;
 mod list;
 mod offsets;
+mod prune;
 mod read;
 mod records;
 mod reset_head;
+mod suspend;
 mod whole;
 
 use crate::session::{Session, SessionArgs};
@@ -68,6 +71,19 @@ enum Command {
     #[command(after_help = "Example:\n  \
         courant journals reset-head -l name:prefix=examples/")]
     ResetHead(reset_head::ResetHeadArgs),
+    /// Delete stored fragments which are older than their journal's retention.
+    ///
+    /// Works on the stores themselves, with credentials of your own; `--broker.file-root` says where `file://` stores are.
+    /// A journal whose retention is zero, or not given, keeps everything.
+    #[command(after_help = "Examples:\n  \
+        courant journals prune -l name:prefix=examples/ --dry-run\n  \
+        courant journals prune -l name:prefix=examples/ --broker.file-root courant-data/fragments")]
+    Prune(prune::PruneArgs),
+    /// Suspend journals which are idle. Appending to one resumes it.
+    #[command(after_help = "Examples:\n  \
+        courant journals suspend -l name:prefix=examples/old/\n  \
+        courant journals suspend -l name=examples/greetings --force")]
+    Suspend(suspend::SuspendArgs),
 }
 
 pub use apply::{SPECS_BYTES_MAX, batches};
@@ -82,5 +98,7 @@ pub async fn run(args: JournalsArgs) -> Result<(), BoxError> {
         Command::Read(args) => read::run(&session, args).await,
         Command::Fragments(args) => fragments::run(&session, args).await,
         Command::ResetHead(args) => reset_head::run(&session, args).await,
+        Command::Prune(args) => prune::run(&session, args).await,
+        Command::Suspend(args) => suspend::run(&session, args).await,
     }
 }

@@ -233,6 +233,86 @@ fn a_journal_which_lost_its_replicas_goes_on_after_a_reset() {
 }
 
 #[test]
+fn journals_are_suspended_until_something_is_appended() {
+    let broker = Broker::start();
+    broker.ok("journals apply", TREE);
+    broker.ok("journals append -l name=a/two", b"two\n");
+    assert_eq!(broker.ok("journals suspend -l name=a/one", b""), "a/one suspended\n");
+    assert_eq!(broker.ok("journals suspend -l name=a/two", b""), "a/two in use\n", "it is not stored");
+    assert_eq!(broker.ok("journals suspend -l app=test --force", b""), "a/two suspended\n");
+    let listed = broker.ok("journals list -l app=test --primary", b"");
+    assert_eq!(listed.matches(" <S>").count(), 2, "{listed}");
+    assert!(listed.contains("<none> <S>"), "a journal without content has no broker: {listed}");
+
+    for name in ["a/one", "a/two"] {
+        broker.ok(&format!("journals append -l name={name}"), b"more\n");
+    }
+    assert!(!broker.ok("journals list --primary", b"").contains("<S>"));
+    assert_eq!(broker.ok("journals read -l name=a/one", b""), "more\n");
+    assert_eq!(broker.ok("journals read -l name=a/two", b""), "two\nmore\n");
+    broker.fails("journals suspend", b"");
+}
+
+/// Files of fragments below `dir`, by name.
+fn fragment_files(dir: &std::path::Path) -> Vec<PathBuf> {
+    let mut files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn old_fragments_are_pruned_and_those_without_retention_stay() {
+    let broker = Broker::start();
+    let stored = |name: &str, retention: &str| {
+        format!(
+            "name: {name}\nreplication: 1\nfragment: {{length: 1048576, compression_codec: NONE, \
+             refresh_interval: 1m, stores: ['file:///'], retention: {retention}}}\n"
+        )
+    };
+    for (name, retention) in [("a/kept", "0s"), ("a/pruned", "1h"), ("a/pruned/child", "0s")] {
+        broker.ok("journals apply", stored(name, retention).as_bytes());
+        for line in ["one\n", "two\n", "three\n"] {
+            broker.ok(&format!("journals append -l name={name}"), line.as_bytes());
+            broker.ok(&format!("journals suspend --force -l name={name}"), b"");
+        }
+        let files = broker.path("store").join(name);
+        let clock = runtime::Clock::system();
+        let begun = clock.now();
+        while !files.is_dir() || fragment_files(&files).iter().filter(|path| path.is_file()).count() < 3 {
+            assert!((clock.now() - begun).as_secs() < 60, "{name}: the fragments were not stored");
+            std::thread::yield_now();
+        }
+        for path in fragment_files(&files).into_iter().filter(|path| path.is_file()) {
+            let file = std::fs::File::options().write(true).open(path).unwrap();
+            file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 3600))
+                .unwrap();
+        }
+    }
+    let root = broker.path("store");
+    let command =
+        |more: &str| format!("journals prune -l name:prefix=a/ --broker.file-root {} {more}", root.display());
+    let count = |name: &str| fragment_files(&root.join(name)).iter().filter(|path| path.is_file()).count();
+
+    let refused = broker.fails("journals prune -l name=a/pruned", b"");
+    assert!(refused.contains("--broker.file-root"), "{refused}");
+    let planned = broker.run(command("--dry-run").trim(), b"");
+    let said = text(&planned.stderr);
+    assert!(
+        said.contains("would delete 3 of 3 fragments (14 B of 14 B) of 3 journals; 2 kept for ever"),
+        "{said}"
+    );
+    assert_eq!((text(&planned.stdout).lines().count(), count("a/pruned")), (3, 3), "nothing is deleted");
+
+    let pruned = broker.run(command("").trim(), b"");
+    assert!(pruned.status.success() && text(&pruned.stderr).contains("deleted 3 of 3"), "{pruned:?}");
+    assert_eq!(text(&pruned.stdout), text(&planned.stdout));
+    assert_eq!((count("a/pruned"), count("a/kept"), count("a/pruned/child")), (0, 3, 3));
+    // Its specification says where it goes on.
+    broker.ok("journals append -l name=a/pruned", b"four\n");
+    assert!(broker.ok("journals fragments -l name=a/pruned", b"").contains(" 14 "));
+}
+
+#[test]
 fn reading_goes_on_where_offsets_say() {
     let broker = Broker::start();
     broker.ok("journals apply", TREE);

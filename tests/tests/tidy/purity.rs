@@ -4,6 +4,7 @@ use super::{assert_none, files, root};
 
 /// State machines and formats that take events and time as arguments and give effects back.
 const PURE: &[&str] = &[
+    "broker/src/append/grace.rs",
     "broker/src/append/group.rs",
     "broker/src/append/precondition.rs",
     "broker/src/apply/change.rs",
@@ -15,10 +16,12 @@ const PURE: &[&str] = &[
     "broker/src/listings/names.rs",
     "broker/src/local_set.rs",
     "broker/src/pipeline/sync.rs",
+    "broker/src/pulse/calm.rs",
     "broker/src/read/core.rs",
     "broker/src/replica/refresh/rule.rs",
     "broker/src/replica/settle.rs",
     "broker/src/resolution.rs",
+    "broker/src/retention/plan.rs",
     "consumer/src/drain.rs",
     "consumer/src/hints/pick.rs",
     "consumer/src/hints/rotate.rs",
