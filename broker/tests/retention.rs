@@ -6,11 +6,12 @@ mod support;
 
 use std::fs::File;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, UNIX_EPOCH};
 
 use broker::{BrokerOptions, Paces};
 use futures::StreamExt;
 use proto::protocol::{AppendRequest, JournalSpec, LabelSelector, LabelSet, ReadRequest, Status};
+use runtime::Clock;
 use support::{Fixture, content, eventually, journal, upsert};
 use tempfile::TempDir;
 
@@ -25,7 +26,12 @@ fn store_fragment(root: &Path, place: &str, begin: i64, content: &[u8], age: Dur
     std::fs::create_dir_all(&dir).unwrap();
     let path = dir.join(format!("{begin:016x}-{end:016x}-{sum}.raw"));
     std::fs::write(&path, content).unwrap();
-    File::options().write(true).open(&path).unwrap().set_modified(SystemTime::now() - age).unwrap();
+    File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_modified(UNIX_EPOCH + Clock::system().unix_now() - age)
+        .unwrap();
 }
 
 /// Offsets at which the fragments begin that are stored at `place`.

@@ -6,12 +6,13 @@ mod support;
 
 use std::fs::File;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, UNIX_EPOCH};
 
 use broker::Paces;
 use proto::protocol::append_request::Suspend;
 use proto::protocol::journal_spec::suspend::Level;
 use proto::protocol::{AppendRequest, JournalSpec, LabelSelector, ReadRequest, Status, journal_spec};
+use runtime::Clock;
 use support::cluster::{Cluster, NAME};
 use support::{Fixture, content, eventually, journal, upsert};
 use tempfile::TempDir;
@@ -44,7 +45,12 @@ fn store_fragment(root: &Path, name: &str, begin: i64, content: &[u8], age: Dura
     std::fs::create_dir_all(&dir).unwrap();
     let path = dir.join(format!("{begin:016x}-{end:016x}-{sum}.raw"));
     std::fs::write(&path, content).unwrap();
-    File::options().write(true).open(&path).unwrap().set_modified(SystemTime::now() - age).unwrap();
+    File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_modified(UNIX_EPOCH + Clock::system().unix_now() - age)
+        .unwrap();
 }
 
 async fn append(fixture: &mut Fixture, name: &str, suspend: Suspend, offset: i64, content: &[u8]) -> Status {

@@ -284,8 +284,10 @@ fn old_fragments_are_pruned_and_those_without_retention_stay() {
         }
         for path in fragment_files(&files).into_iter().filter(|path| path.is_file()) {
             let file = std::fs::File::options().write(true).open(path).unwrap();
-            file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 3600))
-                .unwrap();
+            file.set_modified(
+                std::time::UNIX_EPOCH + clock.unix_now() - std::time::Duration::from_secs(2 * 3600),
+            )
+            .unwrap();
         }
     }
     let root = broker.path("store");

@@ -8,13 +8,14 @@
 use crate::output::{bytes_text, count_text, print};
 use crate::session::{SelectorArgs, Session};
 use broker::{RetentionPlan, is_of_another_journal, retention_of};
+use fragment::compress::Levels;
 use futures::{StreamExt, TryStreamExt};
 use proto::JournalName;
 use proto::protocol::{JournalSpec, LabelSelector};
 use runtime::{BoxError, Metrics};
 use std::collections::BTreeSet;
 use std::time::Duration;
-use stores::{Stores, StoresConfig};
+use stores::{Environment, Stores, StoresConfig};
 
 /// Journals which are worked on at once.
 const JOURNALS_AT_ONCE: usize = 8;
@@ -117,6 +118,8 @@ fn stores(session: &Session) -> Stores {
         file_root: session.options.file_root.clone(),
         default_root: None,
         file_only: false,
+        environment: Environment::of_process(),
+        levels: Levels::default(),
         clock: session.clock.clone(),
         entropy: session.entropy.clone(),
         tasks,
