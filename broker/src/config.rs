@@ -3,6 +3,8 @@
 //! Without `--etcd.address` the broker is a convenience for one machine: it embeds etcd, listens on loopback and port
 //! 8080, and stores fragments below its data directory. With it, defaults are those of a Gazette broker.
 
+mod unsupported;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +13,14 @@ use fragment::compress::Levels;
 use fragment::index::OFFSET_JUMP_AGE_SECONDS;
 use keyspace::KeyPrefix;
 use proto::Invalid;
-use runtime::config::{ConfigError, DebugArgs, EtcdArgs, LogArgs, is_set, parse_duration, refuse};
+use runtime::config::{ConfigError, DebugArgs, EtcdArgs, LogArgs, parse_duration};
 use runtime::{Clock, Entropy, Metrics, grpc};
 
 use crate::append::{OUTAGE_FREE_BYTES_MIN, OUTAGE_GRACE};
 use crate::key_space::DEFAULT_PREFIX;
 use crate::spool::{Durability, OsDisk, SpoolDisk};
+
+pub use unsupported::UnsupportedArgs;
 
 /// Where a broker that embeds etcd listens.
 const EMBEDDED_HOST: &str = "127.0.0.1";
@@ -178,91 +182,6 @@ pub struct BrokerConfig {
     /// Options which are refused.
     #[command(flatten)]
     pub unsupported: UnsupportedArgs,
-}
-
-/// Options of features that are not there yet.
-#[derive(Debug, Clone, Default, clap::Args)]
-pub struct UnsupportedArgs {
-    /// Server certificate (not supported yet).
-    #[arg(
-        id = "broker.server-cert-file",
-        long = "broker.server-cert-file",
-        env = "BROKER_SERVER_CERT_FILE",
-        value_name = "FILE"
-    )]
-    pub server_cert_file: Option<PathBuf>,
-    /// Key of the server certificate (not supported yet).
-    #[arg(
-        id = "broker.server-cert-key-file",
-        long = "broker.server-cert-key-file",
-        env = "BROKER_SERVER_CERT_KEY_FILE",
-        value_name = "FILE"
-    )]
-    pub server_cert_key_file: Option<PathBuf>,
-    /// Certificate authority of clients (not supported yet).
-    #[arg(
-        id = "broker.server-ca-file",
-        long = "broker.server-ca-file",
-        env = "BROKER_SERVER_CA_FILE",
-        value_name = "FILE"
-    )]
-    pub server_ca_file: Option<PathBuf>,
-    /// Certificate towards other brokers (not supported yet).
-    #[arg(
-        id = "broker.peer-cert-file",
-        long = "broker.peer-cert-file",
-        env = "BROKER_PEER_CERT_FILE",
-        value_name = "FILE"
-    )]
-    pub peer_cert_file: Option<PathBuf>,
-    /// Key of the certificate towards other brokers (not supported yet).
-    #[arg(
-        id = "broker.peer-cert-key-file",
-        long = "broker.peer-cert-key-file",
-        env = "BROKER_PEER_CERT_KEY_FILE",
-        value_name = "FILE"
-    )]
-    pub peer_cert_key_file: Option<PathBuf>,
-    /// Certificate authority of other brokers (not supported yet).
-    #[arg(
-        id = "broker.peer-ca-file",
-        long = "broker.peer-ca-file",
-        env = "BROKER_PEER_CA_FILE",
-        value_name = "FILE"
-    )]
-    pub peer_ca_file: Option<PathBuf>,
-    /// Keys of access tokens (not supported yet).
-    #[arg(
-        id = "broker.auth-keys",
-        long = "broker.auth-keys",
-        env = "BROKER_AUTH_KEYS",
-        value_name = "KEYS",
-        hide_env_values = true
-    )]
-    pub auth_keys: Option<String>,
-    /// Origins of browsers that may call the HTTP gateway (not supported yet).
-    #[arg(
-        id = "broker.allow-origin",
-        long = "broker.allow-origin",
-        env = "BROKER_ALLOW_ORIGIN",
-        value_name = "ORIGIN"
-    )]
-    pub allow_origin: Vec<String>,
-}
-
-impl UnsupportedArgs {
-    fn refuse(&self) -> Result<(), ConfigError> {
-        refuse(&[
-            ("broker.server-cert-file", is_set(&self.server_cert_file)),
-            ("broker.server-cert-key-file", is_set(&self.server_cert_key_file)),
-            ("broker.server-ca-file", is_set(&self.server_ca_file)),
-            ("broker.peer-cert-file", is_set(&self.peer_cert_file)),
-            ("broker.peer-cert-key-file", is_set(&self.peer_cert_key_file)),
-            ("broker.peer-ca-file", is_set(&self.peer_ca_file)),
-            ("broker.auth-keys", self.auth_keys.as_deref().is_some_and(|k| !k.is_empty())),
-            ("broker.allow-origin", self.allow_origin.iter().any(|o| !o.is_empty())),
-        ])
-    }
 }
 
 /// The value of `--broker.durability`.

@@ -117,7 +117,7 @@ impl Enforcer {
     /// Whether the journal's first fragment is stored and old enough, as far as the index knows.
     fn has_expired(&self, replica: &Replica, spec: &JournalSpec) -> bool {
         let (view, now_unix) = (replica.index().borrow().clone(), self.deps.clock.unix_seconds());
-        let first = view.index.query(&Query { offset: 0, begin_mod_time: 0, now_unix });
+        let first = view.index.query(&Query { offset: 0, begin_mod_time: 0, now_unix, jump_age_seconds: 0 });
         let Answer::Found(found) = first else { return false };
         view.first_listing_done
             && retention_of(spec)

@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use broker::BrokerOptions;
+use proto::protocol::append_request::Suspend;
 use proto::protocol::{
     AppendRequest, AppendResponse, FragmentStoreHealthRequest, JournalSpec, LabelSelector, ReadRequest,
     Status,
 };
+use support::cluster::Cluster;
 use support::{Fixture, content, delete, eventually, journal, upsert};
 use tempfile::TempDir;
 
@@ -298,4 +300,33 @@ async fn fragments_of_a_deleted_journal_are_not_stored() {
     store.until_stored("a/later", &[(0, 1500)]).await;
     assert_eq!(store.spans(NAME), [], "what is stored is of before the outage");
     fixture.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_former_replica_holds_goes_when_the_journal_does() {
+    let mut cluster = Cluster::start_with(2, |_, options| {
+        options.paces.replica_upload = Duration::from_millis(20);
+        options.store_unhealthy_min_free = 0;
+    })
+    .await;
+    let root = cluster.store().join("store");
+    std::fs::create_dir(&root).unwrap();
+    let store = Store { root };
+    cluster.at(0).create(JournalSpec { replication: 2, ..small() }).await;
+    store.fail();
+    cluster.at(0).append(NAME, &[b'0'; FULL]).await;
+    cluster.at(1).append(NAME, b"end").await;
+    // The replica that the suspension sheds completes its fragment, which nobody takes.
+    let now = AppendRequest { journal: NAME.to_owned(), suspend: Suspend::Now.into(), ..Default::default() };
+    let response = cluster.at(0).try_append(now, b"").await.unwrap();
+    assert_eq!(response.status(), Status::Suspended);
+    let member = cluster.route().await.members[0].suffix.clone();
+    let former = usize::from(member == "broker-0");
+    let spools = cluster.at(former).dir.path().join("data/spools/a%2Fjournal");
+    let count = || std::fs::read_dir(&spools).unwrap().count();
+    eventually("the former replica holds fragments", async || (count() == 3).then_some(())).await;
+    cluster.at(former).apply(vec![delete(NAME, -1)]).await;
+    eventually("they are gone", async || (count() == 1).then_some(())).await;
+    store.work_again();
+    assert_eq!(store.spans(NAME), [], "nothing of it was stored");
 }

@@ -203,3 +203,49 @@ async fn when_all_disks_are_lost_an_operator_says_where_to_go_on_and_the_store_s
 fn appending() -> AppendRequest {
     AppendRequest { journal: NAME.to_owned(), ..Default::default() }
 }
+
+/// Files below `dir`, relative to it.
+fn files_below(dir: &std::path::Path) -> Vec<String> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().map(Result::unwrap) {
+        let name = entry.file_name().into_string().unwrap();
+        match entry.file_type().unwrap().is_dir() {
+            true => files.extend(files_below(&entry.path()).into_iter().map(|file| format!("{name}/{file}"))),
+            false => files.push(name),
+        }
+    }
+    files.sort();
+    files
+}
+
+#[tokio::test]
+async fn replicas_whose_clocks_differ_store_a_fragment_in_one_place() {
+    let mut cluster = Cluster::start_with(3, |index, options| {
+        let hours = u64::try_from(index).unwrap();
+        options.clock = options.clock.with_skew(std::time::Duration::from_secs(hours * 3600));
+        options.paces.replica_upload = std::time::Duration::from_millis(20);
+    })
+    .await;
+    let mut spec = replicated();
+    let fragment = spec.fragment.as_mut().unwrap();
+    fragment.length = 1024;
+    fragment.path_postfix_template = r#"hour={{ .Spool.FirstAppendTime.Format "15" }}"#.to_owned();
+    // The replicas look into the store for the name that they would give, and not for what the index tells.
+    fragment.refresh_interval = Some(prost_types::Duration { seconds: 3600, nanos: 0 });
+    cluster.at(0).create(spec).await;
+    for _ in 0..4 {
+        cluster.at(1).append(NAME, &[b'x'; 1500]).await;
+    }
+    cluster.at(2).append(NAME, b"end").await;
+    for index in 0..3 {
+        let spools = cluster.at(index).dir.path().join("data/spools/a%2Fjournal");
+        eventually("the replica is done with what is complete", async || {
+            (files_below(&spools).len() == 1).then_some(())
+        })
+        .await;
+    }
+    let stored = files_below(&cluster.store().join(NAME));
+    let hours: Vec<_> = stored.iter().map(|file| file.split('/').next().unwrap()).collect();
+    assert_eq!((stored.len(), hours[0].starts_with("hour=")), (4, true), "{stored:?}");
+    assert!(hours.iter().all(|hour| *hour == hours[0]), "{stored:?}");
+}

@@ -1,0 +1,90 @@
+//! Options that a Gazette broker has and this one does not: giving one is an error, rather than without effect.
+
+use std::path::PathBuf;
+
+use runtime::config::{ConfigError, is_set, refuse};
+
+/// Options of features that are not there yet.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct UnsupportedArgs {
+    /// Server certificate (not supported yet).
+    #[arg(
+        id = "broker.server-cert-file",
+        long = "broker.server-cert-file",
+        env = "BROKER_SERVER_CERT_FILE",
+        value_name = "FILE"
+    )]
+    pub server_cert_file: Option<PathBuf>,
+    /// Key of the server certificate (not supported yet).
+    #[arg(
+        id = "broker.server-cert-key-file",
+        long = "broker.server-cert-key-file",
+        env = "BROKER_SERVER_CERT_KEY_FILE",
+        value_name = "FILE"
+    )]
+    pub server_cert_key_file: Option<PathBuf>,
+    /// Certificate authority of clients (not supported yet).
+    #[arg(
+        id = "broker.server-ca-file",
+        long = "broker.server-ca-file",
+        env = "BROKER_SERVER_CA_FILE",
+        value_name = "FILE"
+    )]
+    pub server_ca_file: Option<PathBuf>,
+    /// Certificate towards other brokers (not supported yet).
+    #[arg(
+        id = "broker.peer-cert-file",
+        long = "broker.peer-cert-file",
+        env = "BROKER_PEER_CERT_FILE",
+        value_name = "FILE"
+    )]
+    pub peer_cert_file: Option<PathBuf>,
+    /// Key of the certificate towards other brokers (not supported yet).
+    #[arg(
+        id = "broker.peer-cert-key-file",
+        long = "broker.peer-cert-key-file",
+        env = "BROKER_PEER_CERT_KEY_FILE",
+        value_name = "FILE"
+    )]
+    pub peer_cert_key_file: Option<PathBuf>,
+    /// Certificate authority of other brokers (not supported yet).
+    #[arg(
+        id = "broker.peer-ca-file",
+        long = "broker.peer-ca-file",
+        env = "BROKER_PEER_CA_FILE",
+        value_name = "FILE"
+    )]
+    pub peer_ca_file: Option<PathBuf>,
+    /// Keys of access tokens (not supported yet).
+    #[arg(
+        id = "broker.auth-keys",
+        long = "broker.auth-keys",
+        env = "BROKER_AUTH_KEYS",
+        value_name = "KEYS",
+        hide_env_values = true
+    )]
+    pub auth_keys: Option<String>,
+    /// Origins of browsers that may call the HTTP gateway (not supported yet).
+    #[arg(
+        id = "broker.allow-origin",
+        long = "broker.allow-origin",
+        env = "BROKER_ALLOW_ORIGIN",
+        value_name = "ORIGIN"
+    )]
+    pub allow_origin: Vec<String>,
+}
+
+impl UnsupportedArgs {
+    pub(super) fn refuse(&self) -> Result<(), ConfigError> {
+        refuse(&[
+            ("broker.server-cert-file", is_set(&self.server_cert_file)),
+            ("broker.server-cert-key-file", is_set(&self.server_cert_key_file)),
+            ("broker.server-ca-file", is_set(&self.server_ca_file)),
+            ("broker.peer-cert-file", is_set(&self.peer_cert_file)),
+            ("broker.peer-cert-key-file", is_set(&self.peer_cert_key_file)),
+            ("broker.peer-ca-file", is_set(&self.peer_ca_file)),
+            ("broker.auth-keys", self.auth_keys.as_deref().is_some_and(|k| !k.is_empty())),
+            ("broker.allow-origin", self.allow_origin.iter().any(|o| !o.is_empty())),
+        ])
+    }
+}
