@@ -24,7 +24,8 @@ fragment:
 children: [{name: tests/small}]
 ";
 
-/// Spans of the fragments below `dir`, and every other file there which is not an upload that was cut off.
+/// Spans of the fragments below `dir`, and every other file there. Uploads that were cut off are nobody's: a file has its name
+/// once it is complete.
 fn stored(dir: &Path, spans: &mut Vec<(i64, i64)>, foreign: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(dir).expect("it is there") {
         let path = entry.expect("it can be read").path();
@@ -33,10 +34,12 @@ fn stored(dir: &Path, spans: &mut Vec<(i64, i64)>, foreign: &mut Vec<PathBuf>) {
             continue;
         }
         let name = path.file_name().and_then(|name| name.to_str()).expect("a UTF-8 name");
+        if name.starts_with(".partial-") || name.contains('#') {
+            continue;
+        }
         let mut offsets = name.split('-').map_while(|field| i64::from_str_radix(field, 16).ok());
         match (offsets.next(), offsets.next()) {
             (Some(begin), Some(end)) => spans.push((begin, end)),
-            _ if name.starts_with(".partial-") => {}
             _ => foreign.push(path),
         }
     }
@@ -72,7 +75,7 @@ async fn fragments_are_stored_once_whenever_the_broker_is_killed() {
     let (mut spans, mut foreign) = (Vec::new(), Vec::new());
     stored(&cluster.data_dir().join("fragments/tests/small"), &mut spans, &mut foreign);
     spans.sort_unstable();
-    assert_eq!(foreign, [PathBuf::new(); 0]);
+    assert!(foreign.is_empty(), "{foreign:?}");
     assert!(spans.len() > 20, "{} fragments are no test", spans.len());
     assert_eq!(spans[0].0, 0);
     let broken: Vec<_> = spans.windows(2).filter(|pair| pair[0].1 != pair[1].0).collect();
