@@ -1,7 +1,7 @@
 //! A store which keeps a whole state in memory, and in one JSON file. For small states, tests and first steps: each
 //! commit writes all of it.
 //!
-//! The file `state.json` holds three documents, one per line: offsets of an older format (always `{}` here, and read), the
+//! The file `state.json` holds three documents, one after the other: offsets of an older format (always `{}` here, and read), the
 //! application's state, and the checkpoint. A commit writes `next.json` and renames it.
 
 use std::collections::BTreeMap;
@@ -89,14 +89,17 @@ impl<S: Serialize + Send + 'static> Store for JsonFileStore<S> {
         };
         let barrier = self.recorder.barrier(wait_for);
         if let Some(Err(error)) = barrier.try_result() {
-            return OpFuture::resolved(Err(error));
+            return OpFuture::resolved(Err(why(&self.recorder, error)));
         }
         let recorder = self.recorder.clone();
-        let write = self.tasks.spawn_blocking("write state", move || write_file(&recorder, &documents));
+        let write = self.tasks.spawn_blocking("write state", {
+            let recorder = recorder.clone();
+            move || write_file(&recorder, &documents)
+        });
         let (promise, commit) = OpFuture::pair();
         self.tasks.spawn("commit state", OnError::Log, async move {
             promise.resolve(match write.await {
-                Ok(barrier) => barrier.await.map(drop),
+                Ok(barrier) => barrier.await.map(drop).map_err(|error| why(&recorder, error)),
                 Err(error) => Err(OpError::failed(error)),
             });
             Ok(())
@@ -112,6 +115,11 @@ impl<S: Serialize + Send + 'static> Store for JsonFileStore<S> {
     }
 }
 
+/// The recorder's first failure says more than that of an append which came later.
+fn why(recorder: &Recorder, error: OpError) -> OpError {
+    recorder.failure().map_or(error, OpError::failed)
+}
+
 fn read_file<S: DeserializeOwned + Default>(path: &Path) -> Result<(S, Checkpoint), JsonStoreError> {
     match std::fs::read(path) {
         Ok(content) => parse(path, &content),
@@ -123,14 +131,14 @@ fn read_file<S: DeserializeOwned + Default>(path: &Path) -> Result<(S, Checkpoin
 fn parse<S: DeserializeOwned>(path: &Path, content: &[u8]) -> Result<(S, Checkpoint), JsonStoreError> {
     let failed =
         |document| move |source| JsonStoreError::Document { document, path: path.to_owned(), source };
-    let mut lines = content.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let mut line = || lines.next().unwrap_or_default();
-    let offsets: BTreeMap<String, i64> = serde_json::from_slice(line()).map_err(failed("offsets"))?;
-    let state = serde_json::from_slice(line()).map_err(failed("state"))?;
-    let mut checkpoint = match line() {
+    // One follows the other; that each has a line of its own is a habit of writers.
+    let mut documents = serde_json::Deserializer::from_slice(content);
+    let offsets = <BTreeMap<String, i64>>::deserialize(&mut documents).map_err(failed("offsets"))?;
+    let state = S::deserialize(&mut documents).map_err(failed("state"))?;
+    let mut checkpoint = match documents.end() {
         // Written before there were checkpoints.
-        [] => Checkpoint::default(),
-        line => serde_json::from_slice::<CheckpointJson>(line).map_err(failed("checkpoint"))?.into(),
+        Ok(()) => Checkpoint::default(),
+        Err(_) => CheckpointJson::deserialize(&mut documents).map_err(failed("checkpoint"))?.into(),
     };
     for (journal, offset) in offsets {
         checkpoint.sources.entry(journal).or_default().read_through = offset;
@@ -234,7 +242,8 @@ impl From<&Checkpoint> for CheckpointJson {
         };
         let source = |source: &checkpoint::Source| SourceJson {
             read_through: source.read_through,
-            producers: Some(source.producers.iter().map(producer).collect()),
+            producers: Some(source.producers.iter().map(producer).collect::<Vec<_>>())
+                .filter(|producers| !producers.is_empty()),
         };
         let sources = checkpoint.sources.iter().map(|(journal, from)| (journal.clone(), source(from)));
         let intents = checkpoint.ack_intents.iter().map(|(j, frame)| (j.clone(), Base64(frame.clone())));
@@ -296,10 +305,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_empty_is_written_as_go_writes_it() {
+        let sources = BTreeMap::from([("a/source".to_owned(), checkpoint::Source::default())]);
+        let checkpoint = Checkpoint { sources, ..Checkpoint::default() };
+        let written = content(documents(&0, &checkpoint).unwrap());
+        assert_eq!(written, "{}\n0\n{\"sources\":{\"a/source\":{\"producers\":null}}}\n");
+        assert_eq!(parse::<u64>(Path::new("state.json"), written.as_bytes()).unwrap().1, checkpoint);
+    }
+
+    #[test]
     fn older_forms_are_read() {
         let parse = |text: &str| parse::<u64>(Path::new("state.json"), text.as_bytes()).unwrap();
         let (state, checkpoint) = parse("{\"a/source\":77}\n5\n");
         assert_eq!((state, checkpoint.sources["a/source"].read_through), (5, 77));
+        // Not each on its own line.
+        let (state, checkpoint) = parse("{ } 6\n{\n\"sources\": {\"a/source\": {\"read_through\": 8}}}");
+        assert_eq!((state, checkpoint.sources["a/source"].read_through), (6, 8));
+        // Older offsets win, as they do for other readers.
+        let both = parse("{\"a/source\":77}\n5\n{\"sources\":{\"a/source\":{\"read_through\":8}}}\n");
+        assert_eq!(both.1.sources["a/source"].read_through, 77);
         let nulls = "{}\n5\n{\"sources\":{\"a/source\":{\"producers\":null}},\"ack_intents\":null}\n";
         assert_eq!(parse(nulls).1.sources["a/source"], checkpoint::Source::default());
     }

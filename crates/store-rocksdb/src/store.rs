@@ -20,6 +20,9 @@ use std::sync::Arc;
 /// the log which must be kept and played for it.
 const MANIFEST_BYTES_MAX: usize = 128 << 10;
 
+/// Files by which other kinds of stores are known.
+const OTHER_STORES: [&str; 2] = ["pageDB", "state.json"];
+
 /// Threads for flushes, and as many for compactions, of all databases of the process. They wait for recovery logs, so
 /// there are more than there are processors to keep busy.
 const BACKGROUND_THREADS: i32 = 4;
@@ -32,6 +35,16 @@ pub enum StoreError {
         "a RocksDB store needs a recovery log, and the shard has none (set recovery_log_prefix of its ShardSpec)"
     )]
     NoRecorder,
+    /// The recovery log is that of a store of another kind, whose checkpoint would be lost.
+    #[error(
+        "{dir:?} holds {found}, which is of another kind of store; a shard which changes its store needs a new log"
+    )]
+    OtherStore {
+        /// Where.
+        dir: PathBuf,
+        /// A file of the other store.
+        found: &'static str,
+    },
     /// There is no memory for the environment.
     #[error("the environment of a RocksDB cannot be made")]
     NoEnvironment,
@@ -106,8 +119,11 @@ impl RocksStore {
     ) -> Result<RocksStore, StoreError> {
         let recorder = recorder.ok_or(StoreError::NoRecorder)?;
         let open = move || {
-            let options = recorded_options(&recorder, configure)?;
             let dir = recorder.dir().to_owned();
+            if let Some(found) = OTHER_STORES.iter().copied().find(|name| dir.join(name).exists()) {
+                return Err(StoreError::OtherStore { dir, found });
+            }
+            let options = recorded_options(&recorder, configure)?;
             let db = DB::open(&options, &dir).map_err(|source| because(&recorder, "opening", source))?;
             Ok::<_, StoreError>(Shared { db, recorder })
         };

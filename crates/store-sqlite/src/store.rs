@@ -21,6 +21,9 @@ use store_rocksdb::{RecordedMaps, StoreError};
 /// File of the main database.
 const DATABASE: &str = "primary.db";
 
+/// Files by which other kinds of stores are known.
+const OTHER_STORES: [&str; 2] = ["CURRENT", "state.json"];
+
 /// Bytes of write-ahead logs of the database of pages, over which it flushes what the oldest is needed for: as much must
 /// be read again when it is opened.
 const WAL_BYTES_MAX: u64 = 32 << 20;
@@ -33,6 +36,16 @@ pub enum SqliteError {
         "a SQLite store needs a recovery log, and the shard has none (set recovery_log_prefix of its ShardSpec)"
     )]
     NoRecorder,
+    /// The recovery log is that of a store of another kind, whose checkpoint would be lost.
+    #[error(
+        "{dir:?} holds {found}, which is of another kind of store; a shard which changes its store needs a new log"
+    )]
+    OtherStore {
+        /// Where.
+        dir: PathBuf,
+        /// A file of the other store.
+        found: &'static str,
+    },
     /// SQLite does not take another file system.
     #[error("the file system of a SQLite store cannot be registered")]
     NoFileSystem,
@@ -246,6 +259,10 @@ impl Database {
         tune: fn(&mut Options),
         prepare: impl FnOnce(&Connection) -> rusqlite::Result<()>,
     ) -> Result<Database, SqliteError> {
+        let found = OTHER_STORES.iter().copied().find(|name| recorder.dir().join(name).exists());
+        if let Some(found) = found {
+            return Err(SqliteError::OtherStore { dir: recorder.dir().to_owned(), found });
+        }
         let tune = move |options: &mut Options| {
             options.set_max_total_wal_size(WAL_BYTES_MAX);
             tune(options);

@@ -7,9 +7,11 @@
 pub mod chunker;
 mod crc64;
 mod message;
+mod rows;
 mod summer;
 
 pub use crate::message::{Chunk, StreamId, Sum, UpdateError, Updated};
+pub use rows::StoreLabelError;
 pub use summer::{Summer, SummerStore};
 
 /// Label of the journals which hold chunks.

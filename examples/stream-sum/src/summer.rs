@@ -1,6 +1,6 @@
 //! The summer: folds chunks into sums, and publishes the sum of each stream that ends.
 //!
-//! The state of a shard is one row per stream: its id, and its sum so far as JSON. Rows of streams which ended stay, so
+//! The state of a shard is one row per stream, with its sum so far, in the store of the shard's label. Rows of streams which ended stay, so
 //! that a chunk which comes again is noticed. Sums which change are kept in memory until the transaction ends, and some
 //! longer, to save the next transaction from reading them.
 
@@ -16,12 +16,10 @@ use proto::consumer::Checkpoint;
 use proto::protocol::JournalSpec;
 use recoverylog::Recorder;
 use runtime::BoxError;
-use store_rocksdb::RocksStore;
 
+use crate::rows::{Rows, StoreKind};
 use crate::{Chunk, SUMS_JOURNAL, StreamId, Sum, Updated};
 
-/// Label of a shard which names its store.
-const STORE_LABEL: &str = "store";
 /// Sums in memory beyond which they are dropped at the end of a transaction.
 const CACHE_MAX: usize = 1 << 16;
 
@@ -39,7 +37,7 @@ impl Default for Summer {
 
 /// The state of a shard.
 pub struct SummerStore {
-    rows: RocksStore,
+    rows: Rows,
     cache: HashMap<StreamId, Cached>,
     /// Streams whose sums changed in the running transaction, once each.
     changed: Vec<StreamId>,
@@ -55,15 +53,11 @@ struct Cached {
 
 impl SummerStore {
     /// The sum of a stream, which changes.
-    fn change(&mut self, id: StreamId) -> Result<&mut Cached, BoxError> {
+    async fn change(&mut self, id: StreamId) -> Result<&mut Cached, BoxError> {
         let cached = match self.cache.entry(id) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(vacant) => {
-                let sum = match self.rows.get(id.0)? {
-                    Some(row) => serde_json::from_slice(&row)
-                        .map_err(|error| format!("row of stream {id} is not a sum: {error}"))?,
-                    None => Sum::of_stream(id),
-                };
+                let sum = self.rows.load(id).await?.unwrap_or_else(|| Sum::of_stream(id));
                 vacant.insert(Cached { sum, is_changed: false, has_ended: false })
             }
         };
@@ -74,15 +68,17 @@ impl SummerStore {
     }
 
     /// Writes the sums which changed into the transaction.
-    fn flush(&mut self) -> Result<(), BoxError> {
+    async fn flush(&mut self) -> Result<(), BoxError> {
+        let mut sums = Vec::with_capacity(self.changed.len());
         for id in self.changed.drain(..) {
             let cached = self.cache.get_mut(&id).expect("a changed sum is in memory");
-            self.rows.put(id.0, serde_json::to_vec(&cached.sum)?);
+            sums.push(cached.sum.clone());
             cached.is_changed = false;
             if cached.has_ended {
                 self.cache.remove(&id);
             }
         }
+        self.rows.store(sums).await?;
         if self.cache.len() > CACHE_MAX {
             self.cache.clear();
         }
@@ -104,25 +100,6 @@ impl Store for SummerStore {
     }
 }
 
-/// Why the store of a shard cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreLabelError {
-    /// It is not there yet.
-    #[error("store sqlite arrives later; label the shard with {STORE_LABEL}=rocksdb")]
-    Later,
-    /// There is no such store.
-    #[error("invalid label {STORE_LABEL}={0}; expected rocksdb or sqlite")]
-    Unknown(String),
-}
-
-fn check_store_label(value: Option<&str>) -> Result<(), StoreLabelError> {
-    match value.map(str::to_lowercase).as_deref() {
-        None | Some("" | "rocksdb") => Ok(()),
-        Some("sqlite") => Err(StoreLabelError::Later),
-        Some(_) => Err(StoreLabelError::Unknown(value.unwrap_or_default().to_owned())),
-    }
-}
-
 impl Application for Summer {
     type Message = Chunk;
     type Store = SummerStore;
@@ -132,8 +109,8 @@ impl Application for Summer {
     }
 
     async fn new_store(&self, shard: &Shard, recorder: Option<Recorder>) -> Result<SummerStore, BoxError> {
-        check_store_label(shard.spec().label_set().value_of(STORE_LABEL))?;
-        let rows = RocksStore::open(recorder, shard.tasks(), |_| {}).await?;
+        let kind = StoreKind::of_shard(&shard.spec())?;
+        let rows = Rows::open(kind, recorder, shard.tasks()).await?;
         Ok(SummerStore { rows, cache: HashMap::new(), changed: Vec::new() })
     }
 
@@ -152,7 +129,7 @@ impl Application for Summer {
         if chunk.uuid.flags() == Flags::ACK_TXN {
             return Ok(Consumed::Done);
         }
-        let cached = store.change(chunk.id)?;
+        let cached = store.change(chunk.id).await?;
         let updated = cached.sum.update(chunk).map_err(|error| {
             format!("{error} (offset {} of journal {})", envelope.begin, envelope.journal)
         })?;
@@ -169,25 +146,6 @@ impl Application for Summer {
         store: &mut SummerStore,
         _publisher: &mut Publisher,
     ) -> Result<(), BoxError> {
-        store.flush()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_store_label_is_checked() {
-        for (label, expected) in [
-            (None, Ok(())),
-            (Some("rocksdb"), Ok(())),
-            (Some("RocksDB"), Ok(())),
-            (Some("SQLite"), Err("store sqlite arrives later; label the shard with store=rocksdb")),
-            (Some("csv"), Err("invalid label store=csv; expected rocksdb or sqlite")),
-        ] {
-            let found = check_store_label(label).map_err(|error| error.to_string());
-            assert_eq!(found, expected.map_err(str::to_owned), "{label:?}");
-        }
+        store.flush().await
     }
 }

@@ -56,6 +56,7 @@ async fn run(args: &Args) -> Result<String, BoxError> {
         cluster.start_summer(index).await?;
     }
     cluster.apply_stream_sum().await?;
+    eprintln!("demo: {SHARDS} shards, which keep their state in RocksDB and in SQLite in turn");
     let numbers = [
         format!("--chunker.streams={}", args.streams),
         format!("--chunker.chunks={}", args.chunks),

@@ -6,6 +6,7 @@ use client::{OpError, OpFuture};
 use consumer::Store;
 use recoverylog::{Author, Player};
 use std::sync::Arc;
+use store_rocksdb::RocksStore;
 use store_sqlite::rusqlite::{self, Connection};
 use store_sqlite::{SqliteError, SqliteStore};
 use tokio::sync::Semaphore;
@@ -271,6 +272,25 @@ async fn a_store_needs_a_recorder_and_tells_why_it_cannot_be_prepared() {
     let prepare = |db: &Connection| db.execute_batch("CREATE TABEL t (a)");
     let error = SqliteStore::open(Some(recorder), &world.tasks, prepare).await.unwrap_err().to_string();
     assert!(error.starts_with("preparing SQLite in ") && error.contains("TABEL"), "{error}");
+}
+
+/// A shard which changed its store would begin anew, without its checkpoint: that is refused, either way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_of_another_store_is_refused() {
+    let world = World::new().await;
+    let recorder = world.recorder(&no_hints(), "rocksdb", 1).await;
+    let mut store = RocksStore::open(Some(recorder), &world.tasks, |_| {}).await.unwrap();
+    store.start_commit(checkpoint(1), Vec::new()).await.unwrap();
+    let recorder = world.recorder(&no_hints(), "dir", 2).await;
+    let error = SqliteStore::open(Some(recorder), &world.tasks, table).await.unwrap_err().to_string();
+    assert!(error.contains("holds CURRENT, which is of another kind of store"), "{error}");
+
+    let world = World::new().await;
+    let mut store = world.store("sqlite", 1, table).await;
+    commit(&mut store, 1).await.unwrap();
+    let recorder = world.recorder(&no_hints(), "dir", 2).await;
+    let error = RocksStore::open(Some(recorder), &world.tasks, |_| {}).await.unwrap_err().to_string();
+    assert!(error.contains("holds pageDB, which is of another kind of store"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

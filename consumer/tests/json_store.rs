@@ -1,0 +1,175 @@
+//! What a JSON file store leaves in its recovery log, and what is recovered of it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+use client::testing::StubBroker;
+use client::{AppendService, ClientOptions, JournalClient, OpError, OpFuture};
+use consumer::{JsonFileStore, JsonStoreError, Store};
+use message::{Split, fixed};
+use proto::JournalName;
+use proto::consumer::{Checkpoint, checkpoint::Source};
+use proto::protocol::LabelSet;
+use proto::recoverylog::FsmHints;
+use recoverylog::{Action, Author, Op, Player, Recorder};
+use runtime::TaskGroup;
+use tempfile::TempDir;
+
+const LOG: &str = "a/recovery/log";
+
+type Numbers = JsonFileStore<Vec<u64>>;
+
+struct World {
+    tasks: TaskGroup,
+    broker: StubBroker,
+    client: JournalClient,
+    dirs: TempDir,
+}
+
+impl World {
+    async fn new() -> World {
+        let tasks = TaskGroup::new("test");
+        let broker = StubBroker::start(&tasks).await.unwrap();
+        broker.add_journal(LOG, LabelSet::default());
+        let client = JournalClient::new(broker.endpoint(), ClientOptions::new(tasks.clone())).unwrap();
+        World { tasks, broker, client, dirs: tempfile::tempdir().unwrap() }
+    }
+
+    /// Takes the log over, into a directory of this name.
+    async fn recorder(&self, dir: &str, id: u32) -> Recorder {
+        let author = Author::new(id).unwrap();
+        let hints = FsmHints { log: LOG.into(), ..FsmHints::default() };
+        let player =
+            Player::start(hints, self.dirs.path().join(dir), self.client.clone(), &self.tasks).unwrap();
+        player.inject_handoff(author);
+        let played = player.done().await.unwrap();
+        let appends = AppendService::new(self.client.clone(), self.tasks.child("appends"));
+        let log = JournalName::parse(LOG).unwrap();
+        Recorder::start(played.fsm, author, played.dir, log, appends).await.unwrap()
+    }
+
+    async fn store(&self, dir: &str, id: u32) -> Numbers {
+        JsonFileStore::open(Some(self.recorder(dir, id).await), &self.tasks).await.unwrap()
+    }
+
+    /// Names of the operations in the log from `begin` on, with their paths.
+    fn operations(&self, begin: usize) -> Vec<String> {
+        let (log, mut at, mut names) = (self.broker.content(LOG), begin, Vec::new());
+        while at < log.len() {
+            let Split::Frame { consumed, payload } = fixed::split(&log[at..], true) else {
+                panic!("not a frame")
+            };
+            let op = Op::decode(&log[at..][payload]).unwrap();
+            at += consumed + usize::try_from(op.bytes_after_frame()).unwrap();
+            names.push(match op.action {
+                Action::Create { path } => format!("create {path}"),
+                Action::Link { path, .. } => format!("link {path}"),
+                Action::Unlink { path, .. } => format!("unlink {path}"),
+                Action::Write { .. } => "write".to_owned(),
+                other => format!("{other:?}"),
+            });
+        }
+        names
+    }
+}
+
+fn checkpoint(number: i64) -> Checkpoint {
+    let source = Source { read_through: number, ..Source::default() };
+    Checkpoint { sources: [("a/source".to_owned(), source)].into(), ..Checkpoint::default() }
+}
+
+async fn restored(store: &mut Numbers) -> i64 {
+    let checkpoint = store.restore_checkpoint().await.unwrap();
+    checkpoint.sources.get("a/source").map_or(0, |source| source.read_through)
+}
+
+async fn commit(store: &mut Numbers, number: i64) -> Result<(), OpError> {
+    store.start_commit(checkpoint(number), Vec::new()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_is_one_new_file_which_replaces_the_last() {
+    let world = World::new().await;
+    let mut store = world.store("dir", 1).await;
+    assert_eq!((restored(&mut store).await, store.state.len()), (0, 0));
+    let begin = world.broker.content(LOG).len();
+    store.state = vec![1];
+    commit(&mut store, 1).await.unwrap();
+    let first = ["create /next.json", "write", "write", "write", "link /state.json", "unlink /next.json"];
+    assert_eq!(world.operations(begin), first);
+
+    let begin = world.broker.content(LOG).len();
+    store.state.push(u64::MAX);
+    commit(&mut store, 2).await.unwrap();
+    let mut second = first.to_vec();
+    second.insert(4, "unlink /state.json");
+    assert_eq!(world.operations(begin), second);
+
+    let mut next = world.store("next", 2).await;
+    assert_eq!((restored(&mut next).await, next.state), (2, vec![1, u64::MAX]));
+}
+
+/// The process before was killed between its writes and the rename: its file is recovered, and goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_which_was_left_behind_is_replaced() {
+    let world = World::new().await;
+    let recorder = world.recorder("killed", 1).await;
+    let fnode = recorder.create(&recorder.dir().join("next.json")).unwrap();
+    recorder.write_at(fnode, 0, b"{}\n[1,").unwrap();
+    recorder.barrier(Vec::new()).await.unwrap();
+
+    let mut store = world.store("dir", 2).await;
+    assert_eq!(restored(&mut store).await, 0);
+    assert!(world.dirs.path().join("dir/next.json").exists());
+    let begin = world.broker.content(LOG).len();
+    store.state = vec![7];
+    commit(&mut store, 1).await.unwrap();
+    assert_eq!(world.operations(begin)[..2], ["unlink /next.json", "create /next.json"]);
+    let mut next = world.store("next", 3).await;
+    assert_eq!((restored(&mut next).await, next.state), (1, vec![7]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_waits_for_its_dependencies_and_fails_with_them() {
+    let world = World::new().await;
+    let mut store = world.store("dir", 1).await;
+    let head = world.broker.content(LOG).len();
+    let (promise, dep) = OpFuture::pair();
+    let waiting = store.start_commit(checkpoint(1), vec![dep]);
+    // It is written locally, and its bytes wait behind the barrier.
+    while !world.dirs.path().join("dir/state.json").exists() {
+        tokio::task::yield_now().await;
+    }
+    assert!(waiting.try_result().is_none());
+    assert_eq!(world.broker.content(LOG).len(), head);
+    promise.resolve(Err(OpError::failed("no such journal")));
+    assert!(waiting.await.unwrap_err().to_string().contains("no such journal"));
+    assert!(commit(&mut store, 2).await.is_err());
+    assert_eq!(restored(&mut world.store("next", 2).await).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zombie_cannot_commit_and_says_that_it_is_fenced() {
+    let world = World::new().await;
+    let mut zombie = world.store("zombie", 1).await;
+    zombie.state = vec![1];
+    commit(&mut zombie, 1).await.unwrap();
+    let mut next = world.store("next", 2).await;
+    zombie.state = vec![2];
+    let error = commit(&mut zombie, 2).await.unwrap_err();
+    assert!(error.is_fenced());
+    assert!(error.to_string().contains("recorder 1 of a/recovery/log is fenced"), "{error}");
+    assert_eq!((restored(&mut next).await, next.state), (1, vec![1]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_needs_a_recorder_and_a_file_which_is_whole() {
+    let world = World::new().await;
+    let error = Numbers::open(None, &world.tasks).await.map(drop).unwrap_err();
+    assert!(matches!(error, JsonStoreError::NoRecorder));
+    for (number, content) in [(1, "{}\n[1"), (2, "{}\n"), (3, ""), (4, "{}\n[1]\n{\"sources\":")] {
+        let recorder = world.recorder("dir", number).await;
+        std::fs::write(recorder.dir().join("state.json"), content).unwrap();
+        let error = Numbers::open(Some(recorder), &world.tasks).await.map(drop).unwrap_err();
+        assert!(matches!(error, JsonStoreError::Document { .. }), "{content:?}: {error}");
+    }
+}
