@@ -21,14 +21,21 @@ fn export(pages_dir: &Path, map: &str, file: &Path) -> usize {
     assert!(names.contains(&"default".to_owned()) && names.contains(&map.to_owned()), "{names:?}");
     let db = DB::open_cf_for_read_only(&Options::default(), pages_dir, &names, false).unwrap();
     assert_eq!(db.iterator(IteratorMode::Start).count(), 0, "the family `default` is not used");
-    let file = std::fs::File::create(file).unwrap();
+    let file = std::fs::OpenOptions::new().create_new(true).read(true).write(true).open(file).unwrap();
     let entries = db.iterator_cf(db.cf_handle(map).unwrap(), IteratorMode::Start);
     let pages = entries.map(|entry| {
         let (key, page) = entry.unwrap();
         let offset = u64::from_be_bytes((*key).try_into().unwrap());
         file.write_all_at(&page, offset).unwrap();
     });
-    pages.count()
+    let count = pages.count();
+    // Pages at the end which hold nothing are not stored: the header says how many there are.
+    let mut header = [0; 100];
+    file.read_exact_at(&mut header, 0).unwrap();
+    let page_bytes = u64::from(u16::from_be_bytes([header[16], header[17]]));
+    let page_count = u64::from(u32::from_be_bytes(header[28..32].try_into().unwrap()));
+    file.set_len(file.metadata().unwrap().len().max(page_bytes * page_count)).unwrap();
+    count
 }
 
 /// The keys are offsets and the values pages: put together, they are a database which any SQLite opens.
