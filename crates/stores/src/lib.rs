@@ -36,4 +36,4 @@ pub use health::{HEALTHY_INTERVAL, Health};
 pub use operation::Operation;
 pub use registry::{STORES_MAX, Stores, StoresConfig};
 pub use store::{REQUESTS_IN_FLIGHT_MAX, Store, UPLOADS_IN_FLIGHT_MAX};
-pub use upload::Source;
+pub use upload::{Source, compressions_at_once_max};
