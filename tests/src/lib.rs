@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod etcd_loss;
 pub mod fault;
 pub mod fleet;
+pub mod historical;
 pub mod history;
 pub mod idle;
 pub mod load;

@@ -16,7 +16,7 @@ use runtime::{BoxError, Clock, Entropy, TaskGroup};
 use stream_sum::{Chunk, StreamId};
 use tests::cluster::{Cluster, ClusterOptions, served_endpoint};
 use tests::process::{Launch, Process, binary};
-use tests::{idle, measure};
+use tests::{historical, idle, measure};
 
 /// Measures Courant on this machine.
 #[derive(Parser)]
@@ -50,6 +50,15 @@ enum Only {
         #[arg(long, default_value_t = 10_000)]
         count: usize,
     },
+    /// Reads of stored fragments, against the standard tools.
+    Historical {
+        /// Fragments of 256 MiB of each codec.
+        #[arg(long, default_value_t = 2)]
+        fragments: u64,
+        /// Rounds, of which the median counts.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+    },
     /// How long a shard stands still when its primary is killed.
     Failover {
         /// How often.
@@ -77,6 +86,7 @@ async fn run(args: &Args) -> Result<(), BoxError> {
     match args.only {
         Some(Only::Shards { count }) => return measure::shards(count).await,
         Some(Only::Journals { count }) => return idle::report(count).await,
+        Some(Only::Historical { fragments, rounds }) => return historical::report(fragments, rounds).await,
         Some(Only::Failover { rounds }) => return measure::failover(rounds).await,
         None => {}
     }
@@ -87,6 +97,8 @@ async fn run(args: &Args) -> Result<(), BoxError> {
     group_commit(args, &cluster).await?;
     drop(cluster);
     summer(args).await?;
+    println!();
+    historical::report(2, args.rounds.min(3)).await?;
     println!("\n| consumers | measured | |\n|---|---|---|");
     measure::failover(20).await?;
     measure::shards(500).await?;
