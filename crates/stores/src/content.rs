@@ -1,257 +1,243 @@
-//! Reading the content of a stored fragment.
+//! Reading the content of a stored fragment from any offset on.
 //!
-//! Files are read and decompressed on blocking threads, one chunk per step, and only when the consumer asks for the next
-//! one: a slow consumer holds no thread, and no more memory than a chunk and its codec's window. What is read from the
-//! fragment's beginning is checked against its length and its SHA-1. The last chunk is held back until the check has
-//! passed, so that a corrupt fragment cannot be mistaken for a complete one.
+//! What is not compressed is entered by a range request. A compressed object is entered at a block, if its end has an index
+//! ([`fragment::compress::SeekIndex`]): one request for the end, of which the store remembers what it said, and one from the
+//! block on. A snappy object without an index is entered by walking over its chunks, and everything else is decompressed
+//! from the beginning. So is what an index turns out to be wrong about.
+//!
+//! What is read from the fragment's beginning is checked against its length and its SHA-1, and the last step of it is held
+//! back until the check has passed, so that a corrupt fragment cannot be mistaken for a complete one. What is entered in
+//! the middle is checked by the checksums of its format, and for its length.
+//!
+//! Reading and decompressing happen on blocking threads ([`pipeline`]), in steps which a reader's demand starts: a slow
+//! reader holds no thread.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+mod blocks;
+mod pipeline;
+mod source;
+mod stream;
+
+use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use fragment::compress::Decompressor;
-use fragment::{Codec, Fragment, Sum};
-use futures::StreamExt;
-use futures::stream::{self, BoxStream};
-use object_store::{Attribute, GetOptions, GetRange, GetResult, GetResultPayload};
-use runtime::{Clock, Elapsed, TaskGroup};
-use sha1::{Digest, Sha1};
-use tokio::runtime::Handle;
+use bytes::Bytes;
+use fragment::compress::{BLOCK_BYTES, SeekIndex, TAIL_BYTES, Tail};
+use fragment::{Codec, Fragment};
+use futures::stream::BoxStream;
+use futures::{FutureExt, TryFutureExt};
+use object_store::path::Path;
+use object_store::{Error, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt};
 
+use self::blocks::BlockReader;
+use self::pipeline::{Pipeline, Reader};
+use self::source::Named;
+use self::stream::{Entry, StreamReader};
 use crate::StoreError;
 use crate::error::PlaceError;
+use crate::index_cache::KnownIndex;
 use crate::operation::Operation;
+use crate::store::{REQUEST_TIMEOUT, Shared};
+
+pub use self::pipeline::{CONTENT_CHUNK_BYTES, STEP_BYTES};
 
 /// Content of a fragment, in order. Ends after the fragment's last byte, or with an error.
 pub type ContentStream = BoxStream<'static, Result<Bytes, StoreError>>;
 
-/// What every gzip stream begins with.
-const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
-/// Bytes of content per chunk.
-pub const CONTENT_CHUNK_BYTES: usize = 256 << 10;
-/// How long a store may take to give the next bytes of an object.
-const NEXT_BYTES_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// The part of the object of `fragment` which holds its content from `offset` on.
-pub(crate) fn range_of(fragment: &Fragment, offset: i64) -> GetOptions {
-    // What is compressed can only be read from its beginning.
-    let skip = if fragment.codec == Codec::None { offset - fragment.begin } else { 0 };
-    let range = GetRange::Offset(u64::try_from(skip).expect("the offset is within the fragment"));
-    GetOptions { range: (skip > 0).then_some(range), ..GetOptions::default() }
-}
-
-/// The content from `offset` on of `fragment`, whose object was asked for with [`range_of`].
-pub(crate) async fn content_of(
+/// Opens `fragment` at journal offset `offset`, which is within it, and reads the first step.
+pub(crate) async fn open(
+    shared: &Arc<Shared>,
     fragment: &Fragment,
     offset: i64,
-    object: GetResult,
-    (store, path): (Arc<str>, String),
-    clock: Clock,
-    tasks: TaskGroup,
 ) -> Result<ContentStream, StoreError> {
-    let fragment = fragment.clone();
-    // Decompressors read already when they are made.
-    let opening = move || ContentReader::new(&fragment, offset, object, (store, path), clock);
-    let reader = tasks.spawn_blocking("open fragment", opening).await?;
-    let chunks = stream::try_unfold(Some(reader), move |reader| {
-        let tasks = tasks.clone();
-        async move {
-            let Some(mut reader) = reader else { return Ok(None) };
-            let step = tasks.spawn_blocking("read fragment", move || (reader.next_chunk(), reader));
-            let (chunk, reader) = step.await;
-            let chunk = chunk?;
-            let more = reader.remaining > 0;
-            Ok((!chunk.is_empty()).then(|| (chunk, more.then_some(reader))))
-        }
-    });
-    Ok(chunks.boxed())
+    let bytes = |count: i64| u64::try_from(count).expect("the offset is within the fragment");
+    let (skip, length) = (bytes(offset - fragment.begin), bytes(fragment.len()));
+    let named = Named { store: shared.url.clone(), path: fragment.content_path() };
+    Opening { shared: shared.clone(), fragment: fragment.clone(), named, skip, length }.open().await
 }
 
-/// One fragment being read.
-struct ContentReader {
-    content: Decompressor<Came>,
-    /// Hash of the content, if it is read from its beginning.
-    hasher: Option<Sha1>,
-    expected: Sum,
-    length: u64,
-    /// Content bytes to be dropped.
+/// A fragment being opened at content byte `skip`, of `length`.
+struct Opening {
+    shared: Arc<Shared>,
+    fragment: Fragment,
+    named: Named,
     skip: u64,
-    /// Content bytes to be returned.
-    remaining: u64,
-    store: Arc<str>,
-    path: String,
+    length: u64,
 }
 
-impl ContentReader {
-    fn new(
-        fragment: &Fragment,
-        offset: i64,
-        object: GetResult,
-        (store, path): (Arc<str>, String),
-        clock: Clock,
-    ) -> Result<ContentReader, StoreError> {
-        let bytes = |count: i64| u64::try_from(count).expect("the offset is within the fragment");
-        let length = bytes(fragment.len());
-        if fragment.codec == Codec::None && object.meta.size != length {
-            let problem = format!("the object has {} bytes (expected {length})", object.meta.size);
-            return Err(StoreError::Corrupt { store, path, problem });
+impl Opening {
+    async fn open(self) -> Result<ContentStream, StoreError> {
+        let codec = self.fragment.codec;
+        if codec == Codec::None {
+            return self.read_range().await;
         }
-        let whole = object.range.start == 0;
-        let skip = if whole { bytes(offset - fragment.begin) } else { 0 };
-        let of_store = |error| PlaceError::Io(error).of(Operation::Get, &store, &path);
-        let (codec, source) = as_it_came(fragment.codec, object, clock).map_err(of_store)?;
-        let content = Decompressor::new(codec, source).map_err(of_store)?;
-        let hasher = whole.then(Sha1::new);
-        let remaining = bytes(fragment.end - offset);
-        Ok(ContentReader { content, hasher, expected: fragment.sum, length, skip, remaining, store, path })
-    }
-
-    /// The next bytes of content; empty if there are none at all.
-    fn next_chunk(&mut self) -> Result<Bytes, StoreError> {
-        let mut buffer = vec![0; CONTENT_CHUNK_BYTES];
-        while self.skip > 0 {
-            let wanted = self.skip.min(CONTENT_CHUNK_BYTES as u64) as usize;
-            self.fill(&mut buffer[..wanted])?;
-            self.skip -= wanted as u64;
-        }
-        let wanted = self.remaining.min(CONTENT_CHUNK_BYTES as u64) as usize;
-        buffer.truncate(wanted);
-        self.fill(&mut buffer)?;
-        self.remaining -= wanted as u64;
-        if self.remaining == 0 {
-            self.check_end()?;
-        }
-        Ok(buffer.into())
-    }
-
-    /// Fills all of `buffer` with content.
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<(), StoreError> {
-        if let Err(error) = self.content.read_exact(buffer) {
-            return Err(match error.kind() {
-                io::ErrorKind::UnexpectedEof => self.corrupt(format!(
-                    "unexpected EOF before the fragment's end ({} bytes expected)",
-                    self.length
-                )),
-                _ => self.failed(error),
-            });
-        }
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(buffer);
-        }
-        Ok(())
-    }
-
-    /// Requires that nothing follows, and that all that was read has the fragment's sum.
-    fn check_end(&mut self) -> Result<(), StoreError> {
-        let mut more = [0; 1];
-        match self.content.read(&mut more) {
-            Ok(0) => {}
-            Ok(_) => return Err(self.corrupt("did not read EOF at expected Fragment.End".to_owned())),
-            Err(error) => return Err(self.failed(error)),
-        }
-        let Some(found) = self.hasher.take().map(Sum::finish) else { return Ok(()) };
-        if found == self.expected {
-            return Ok(());
-        }
-        Err(self.corrupt(format!("its content has SHA-1 {found} (expected {})", self.expected)))
-    }
-
-    fn corrupt(&self, problem: String) -> StoreError {
-        StoreError::Corrupt { store: self.store.clone(), path: self.path.clone(), problem }
-    }
-
-    /// Tells what the store said from what the decompressor did.
-    fn failed(&self, error: io::Error) -> StoreError {
-        let is_of_store =
-            error.get_ref().is_some_and(|inner| inner.is::<SourceError>()) || error.raw_os_error().is_some();
-        if is_of_store {
-            PlaceError::Io(error).of(Operation::Get, &self.store, &self.path)
-        } else {
-            self.corrupt(error.to_string())
-        }
-    }
-}
-
-/// An object as it came: bytes which were looked at, and the rest.
-type Came = io::Chain<io::Cursor<Vec<u8>>, Stored>;
-
-/// How the content of `object` is to be decompressed. Some stores decompress what is theirs to decompress, some do not,
-/// and what is between may: what came says which it is (journal protocol §17, R18).
-fn as_it_came(codec: Codec, object: GetResult, clock: Clock) -> io::Result<(Codec, Came)> {
-    let is_gzip = object.attributes.get(&Attribute::ContentEncoding).is_some_and(|value| &**value == "gzip");
-    let mut source = Stored::new(object, clock);
-    let mut head = Vec::new();
-    let mut came = codec;
-    if codec == Codec::GzipOffload && !is_gzip {
-        source.by_ref().take(GZIP_MAGIC.len() as u64).read_to_end(&mut head)?;
-        if head != GZIP_MAGIC {
-            came = Codec::None;
-        }
-    }
-    Ok((came, Read::chain(io::Cursor::new(head), source)))
-}
-
-/// The bytes of an object did not come.
-#[derive(Debug, thiserror::Error)]
-enum SourceError {
-    #[error(transparent)]
-    Objects(#[from] object_store::Error),
-    #[error("no bytes within {NEXT_BYTES_TIMEOUT:?}")]
-    TimedOut,
-}
-
-/// The bytes of an object, to be read on a blocking thread.
-enum Stored {
-    File {
-        file: File,
-        at: u64,
-        end: u64,
-    },
-    Stream {
-        stream: BoxStream<'static, object_store::Result<Bytes>>,
-        ready: Bytes,
-        clock: Clock,
-        handle: Handle,
-    },
-}
-
-impl Stored {
-    fn new(object: GetResult, clock: Clock) -> Stored {
-        let GetResult { payload, range, .. } = object;
-        match payload {
-            GetResultPayload::File(file, _) => Stored::File { file, at: range.start, end: range.end },
-            GetResultPayload::Stream(stream) => {
-                Stored::Stream { stream, ready: Bytes::new(), clock, handle: Handle::current() }
+        // The first block, and all of a small fragment, is read from the beginning, which checks more.
+        let is_deep = self.skip >= BLOCK_BYTES as u64;
+        if is_deep && matches!(codec, Codec::Gzip | Codec::Zstandard | Codec::Snappy) {
+            if let Some(content) = self.read_blocks().await? {
+                return Ok(content);
+            }
+            if codec == Codec::Snappy {
+                return self.walk().await;
             }
         }
+        self.read_whole().await
     }
-}
 
-impl Read for Stored {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stored::File { file, at, end } => {
-                let wanted = buffer.len().min(usize::try_from(*end - *at).unwrap_or(usize::MAX));
-                let read = file.read_at(&mut buffer[..wanted], *at)?;
-                *at += read as u64;
-                Ok(read)
+    /// From the beginning, of which what comes before the offset is dropped.
+    async fn read_whole(&self) -> Result<ContentStream, StoreError> {
+        let object = self.get(None).await?;
+        let reader = self.stream_reader(object, Entry::Beginning, self.length).await?;
+        self.started(Pipeline::checked(reader, self.skip, self.fragment.sum)).await
+    }
+
+    /// From the offset, of content which is not compressed.
+    async fn read_range(&self) -> Result<ContentStream, StoreError> {
+        if self.skip == 0 {
+            return self.read_whole().await;
+        }
+        let object = self.get(Some(GetRange::Offset(self.skip))).await?;
+        let reader = self.stream_reader(object, Entry::Offset, self.length - self.skip).await?;
+        self.started(Pipeline::new(reader, 0)).await
+    }
+
+    /// From the chunk of the offset, found by walking over those before.
+    async fn walk(&self) -> Result<ContentStream, StoreError> {
+        let object = self.get(None).await?;
+        let reader = self.stream_reader(object, Entry::Walk(self.skip), self.length).await?;
+        let skipped = self.length - reader.remaining();
+        self.started(Pipeline::new(reader, self.skip - skipped)).await
+    }
+
+    /// From the block of the offset; none if there is no index, or it is wrong.
+    async fn read_blocks(&self) -> Result<Option<ContentStream>, StoreError> {
+        let Some((index, object)) = self.enter().await? else { return Ok(None) };
+        let Some(block) = index.block_at(self.skip) else { return Ok(None) };
+        let remaining = self.length - block.content.start;
+        let skip = self.skip - block.content.start;
+        let reader = BlockReader::new(
+            self.fragment.codec,
+            object,
+            (index, block.number),
+            remaining,
+            self.named.clone(),
+            self.shared.clock.clone(),
+        );
+        match self.started(Pipeline::new(Reader::Blocks(reader), skip)).await {
+            Ok(content) => Ok(Some(content)),
+            // Either the block is corrupt or the index is: reading from the beginning tells.
+            Err(error @ StoreError::Corrupt { .. }) => {
+                tracing::warn!(%error, "an index is not used, as a block is not what it says");
+                self.shared.indexes.forget(&self.named.path);
+                Ok(None)
             }
-            Stored::Stream { stream, ready, clock, handle } => {
-                while ready.is_empty() {
-                    match handle.block_on(clock.timeout(NEXT_BYTES_TIMEOUT, stream.next())) {
-                        Ok(Some(Ok(bytes))) => *ready = bytes,
-                        Ok(Some(Err(error))) => return Err(io::Error::other(SourceError::Objects(error))),
-                        Ok(None) => return Ok(0),
-                        Err(Elapsed) => return Err(io::Error::other(SourceError::TimedOut)),
-                    }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The index, and the object from the block of the offset to the end of the blocks. The object may have been written
+    /// anew, with other blocks, since its index was read.
+    async fn enter(&self) -> Result<Option<(Arc<SeekIndex>, GetResult)>, StoreError> {
+        for _ in 0..2 {
+            let known = self.index().await?;
+            let Some(index) = &known.index else { return Ok(None) };
+            let Some(block) = index.block_at(self.skip) else { return Ok(None) };
+            let range = block.stored.start..index.stored_end();
+            let object = self.get(Some(GetRange::Bounded(range))).await;
+            match object {
+                Ok(object) if known.is_of(&object.meta) => return Ok(Some((index.clone(), object))),
+                Ok(_) => self.shared.indexes.forget(&self.named.path),
+                Err(error) => {
+                    self.shared.indexes.forget(&self.named.path);
+                    return Err(error);
                 }
-                let read = buffer.len().min(ready.len());
-                ready.copy_to_slice(&mut buffer[..read]);
-                Ok(read)
             }
         }
+        Ok(None)
+    }
+
+    /// What the end of the object says, now or when it was last asked.
+    async fn index(&self) -> Result<Arc<KnownIndex>, StoreError> {
+        let path = &self.named.path;
+        if let Some(known) = self.shared.indexes.get(path) {
+            return Ok(known);
+        }
+        let (mut meta, mut end) = self.get_end(TAIL_BYTES).await?;
+        let read =
+            |meta: &ObjectMeta, end: &[u8]| SeekIndex::read(self.fragment.codec, end, meta.size, self.length);
+        let mut tail = read(&meta, &end);
+        if let Tail::Longer(bytes) = tail {
+            (meta, end) = self.get_end(bytes).await?;
+            tail = read(&meta, &end);
+        }
+        let index = match tail {
+            Tail::Index(index) => Some(Arc::new(index)),
+            Tail::Longer(_) | Tail::Nothing => None,
+        };
+        let known = Arc::new(KnownIndex { size: meta.size, e_tag: meta.e_tag, index });
+        self.shared.indexes.insert(path.clone(), known.clone());
+        Ok(known)
+    }
+
+    /// The last `bytes` bytes of the object, or all of it.
+    async fn get_end(&self, bytes: u64) -> Result<(ObjectMeta, Bytes), StoreError> {
+        let shared = &*self.shared;
+        let end = shared.attempt(Operation::Get, &self.named.path, REQUEST_TIMEOUT, |path| {
+            async move { end_of(shared.place.objects(), &path, bytes).await }.boxed()
+        });
+        end.await
+    }
+
+    async fn get(&self, range: Option<GetRange>) -> Result<GetResult, StoreError> {
+        let shared = &*self.shared;
+        let options = GetOptions { range, ..GetOptions::default() };
+        let object = shared.attempt(Operation::Get, &self.named.path, REQUEST_TIMEOUT, |path| {
+            let options = options.clone();
+            async move { Ok(shared.place.objects().get_opts(&path, options).await?) }.boxed()
+        });
+        object.await
+    }
+
+    async fn stream_reader(
+        &self,
+        object: GetResult,
+        entry: Entry,
+        remaining: u64,
+    ) -> Result<Reader, StoreError> {
+        let (codec, length, named) = (self.fragment.codec, self.length, self.named.clone());
+        if codec == Codec::None && object.meta.size != length {
+            let problem = format!("the object has {} bytes (expected {length})", object.meta.size);
+            return Err(named.corrupt(problem));
+        }
+        let clock = self.shared.clock.clone();
+        // Decompressors read already when they are made.
+        let opening = move || StreamReader::new(codec, object, entry, remaining, named, clock);
+        Ok(Reader::Stream(self.shared.tasks.spawn_blocking("open fragment", opening).await?))
+    }
+
+    async fn started(&self, mut pipeline: Pipeline) -> Result<ContentStream, StoreError> {
+        pipeline.fill(&self.shared.tasks).await?;
+        Ok(pipeline.into_stream(self.shared.tasks.clone()))
     }
 }
+
+/// The last `bytes` bytes of an object, or all of it, in one request where the store can.
+async fn end_of(
+    objects: &dyn ObjectStore,
+    path: &Path,
+    bytes: u64,
+) -> Result<(ObjectMeta, Bytes), PlaceError> {
+    let options = |range| GetOptions { range: Some(range), ..GetOptions::default() };
+    let object = match objects.get_opts(path, options(GetRange::Suffix(bytes))).await {
+        Err(Error::NotSupported { .. }) => {
+            let size = objects.head(path).await?.size;
+            let range: Range<u64> = size.saturating_sub(bytes)..size;
+            objects.get_opts(path, options(GetRange::Bounded(range))).await?
+        }
+        object => object?,
+    };
+    let meta = object.meta.clone();
+    Ok((meta, object.bytes().map_err(PlaceError::from).await?))
+}
+
+#[cfg(test)]
+mod tests;

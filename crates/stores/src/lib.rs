@@ -19,6 +19,7 @@ mod error;
 mod file_place;
 mod google;
 mod health;
+mod index_cache;
 mod listing;
 mod location;
 mod operation;
@@ -29,7 +30,7 @@ mod s3;
 mod store;
 mod upload;
 
-pub use content::{CONTENT_CHUNK_BYTES, ContentStream};
+pub use content::{CONTENT_CHUNK_BYTES, ContentStream, STEP_BYTES};
 pub use environment::Environment;
 pub use error::StoreError;
 pub use health::{HEALTHY_INTERVAL, Health};

@@ -18,6 +18,7 @@ use crate::StoreError;
 use crate::content::{self, ContentStream};
 use crate::error::PlaceError;
 use crate::health::{self, Health, HealthState};
+use crate::index_cache::IndexCache;
 use crate::listing::ListingParser;
 use crate::location::Location;
 use crate::operation::{Operation, StoreMetrics};
@@ -31,7 +32,7 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 64;
 /// Uploads to a store at once; more wait. Each holds at most three parts in memory.
 pub const UPLOADS_IN_FLIGHT_MAX: usize = 16;
 /// Time for an operation on a single object, other than an upload.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for the next entries of a listing.
 const LIST_STEP_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time for an upload, and for reading it back, of a fragment of up to 1 GiB. Longer ones get as much per GiB.
@@ -62,8 +63,10 @@ pub(crate) struct Shared {
     pub(crate) metrics: StoreMetrics,
     pub(crate) health: Arc<HealthState>,
     pub(crate) stop: CancellationToken,
+    /// What is known of the blocks of objects.
+    pub(crate) indexes: IndexCache,
+    pub(crate) tasks: TaskGroup,
     _stops_health_checks: DropGuard,
-    tasks: TaskGroup,
     retries: Retries,
     requests: Semaphore,
     uploads: Semaphore,
@@ -92,6 +95,7 @@ impl Store {
             health: Arc::new(HealthState::new()),
             stop: stop.clone(),
             _stops_health_checks: stop.drop_guard(),
+            indexes: IndexCache::default(),
             tasks: tasks.clone(),
             requests: Semaphore::new(REQUESTS_IN_FLIGHT_MAX),
             uploads: Semaphore::new(UPLOADS_IN_FLIGHT_MAX),
@@ -208,6 +212,7 @@ impl Store {
         let _permit = shared.uploads.acquire().await.expect("the semaphore is never closed");
         let written = shared.attempt_upload(&path, limit, &content).await?;
         shared.metrics.put_bytes(fragment.codec, written);
+        shared.indexes.forget(&path);
         let verified = match shared.clock.timeout(limit, self.read_back(fragment)).await {
             Ok(verified) => verified,
             Err(Elapsed) => Err(shared.timed_out(Operation::Get, &path, limit)),
@@ -219,8 +224,8 @@ impl Store {
         verified
     }
 
-    /// The content of `fragment` from `offset` on, which is within it. What is read from the fragment's beginning, as
-    /// everything compressed is, has been checked against the fragment's SHA-1 when the stream ends without an error.
+    /// The content of `fragment` from `offset` on, which is within it, after its first step was read. What is read from the
+    /// fragment's beginning has been checked against the fragment's SHA-1 when the stream ends without an error.
     pub async fn open(&self, fragment: &Fragment, offset: i64) -> Result<ContentStream, StoreError> {
         let shared = &*self.shared;
         let path = fragment.content_path();
@@ -230,21 +235,7 @@ impl Store {
         if offset == fragment.end {
             return Ok(stream::empty().boxed());
         }
-        let options = content::range_of(fragment, offset);
-        let object = shared.attempt(Operation::Get, &path, REQUEST_TIMEOUT, |path| {
-            let options = options.clone();
-            async move { Ok(shared.place.objects().get_opts(&path, options).await?) }.boxed()
-        });
-        let object = object.await?;
-        content::content_of(
-            fragment,
-            offset,
-            object,
-            (shared.url.clone(), path),
-            shared.clock.clone(),
-            shared.tasks.clone(),
-        )
-        .await
+        content::open(&self.shared, fragment, offset).await
     }
 
     /// A URL from which the file of `fragment` can be read for as long as `ttl`. Of a file store it is
@@ -327,7 +318,7 @@ impl Shared {
 
     /// Runs `work` on the located `path` until it succeeds, fails for good, or has failed too often. (The futures of
     /// async closures are not known to be `Send`, hence the box.)
-    async fn attempt<'a, T>(
+    pub(crate) async fn attempt<'a, T>(
         &'a self,
         operation: Operation,
         path: &'a str,

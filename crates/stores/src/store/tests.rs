@@ -3,7 +3,7 @@
 mod cloud;
 mod conformance;
 mod faults;
-mod memory;
+pub(crate) mod memory;
 
 use std::io;
 use std::time::Duration;

@@ -2,14 +2,14 @@
 
 use std::fmt;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    CopyOptions, GetOptions, GetRange, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
@@ -25,6 +25,10 @@ pub(crate) struct Faults {
     pub(crate) hangs: Arc<AtomicBool>,
     /// Objects are stored with their last byte changed.
     pub(crate) corrupts: Arc<AtomicBool>,
+    /// Ends of objects cannot be asked for, as with Azure.
+    pub(crate) knows_no_ends: Arc<AtomicBool>,
+    /// Bytes that were asked for.
+    pub(crate) asked_bytes: Arc<AtomicU64>,
     /// Names of requests that were made.
     pub(crate) requests: Arc<Mutex<Vec<&'static str>>>,
 }
@@ -140,8 +144,17 @@ impl ObjectStore for Faulty {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.faults.meet(if options.head { "head" } else { "get" }).await?;
-        self.inner.get_opts(location, options).await
+        let is_head = options.head;
+        self.faults.meet(if is_head { "head" } else { "get" }).await?;
+        let is_end = matches!(options.range, Some(GetRange::Suffix(_)));
+        if is_end && self.faults.knows_no_ends.load(Ordering::SeqCst) {
+            return Err(object_store::Error::NotSupported { source: "suffix range".into() });
+        }
+        let object = self.inner.get_opts(location, options).await?;
+        if !is_head {
+            self.faults.asked_bytes.fetch_add(object.range.end - object.range.start, Ordering::SeqCst);
+        }
+        Ok(object)
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
