@@ -3,7 +3,8 @@
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::Method;
+use bytes::Bytes;
+use http::{Method, Request};
 use runtime::{BoxError, Clock};
 use tempfile::TempDir;
 
@@ -12,7 +13,7 @@ use crate::process::{Server, installed};
 use crate::{Variables, variables};
 
 /// The account and key which the emulator documents.
-const ACCOUNT: &str = "devstoreaccount1";
+pub(crate) const ACCOUNT: &str = "devstoreaccount1";
 const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 /// Version of the protocol of the requests that are made here.
 const VERSION: &str = "2021-08-06";
@@ -59,16 +60,13 @@ impl AzureServer {
     }
 
     async fn container_request(&self, method: Method, name: &str) -> Result<(), BoxError> {
+        let path = format!("/{ACCOUNT}/{name}?restype=container");
         let date = http_date(&Clock::system());
-        let signed = format!(
-            "{method}\n\n\n\n\n\n\n\n\n\n\n\nx-ms-date:{date}\nx-ms-version:{VERSION}\n/{ACCOUNT}/{ACCOUNT}/{name}\nrestype:container"
-        );
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &STANDARD.decode(KEY)?);
-        let signature = STANDARD.encode(hmac::sign(&key, signed.as_bytes()));
-        let url = format!("{}/{ACCOUNT}/{name}?restype=container", self.endpoint());
-        let authorization = format!("SharedKey {ACCOUNT}:{signature}");
+        let signed = Request::builder().method(&method).uri(&path);
+        let signed = signed.header("x-ms-date", &date).header("x-ms-version", VERSION).body(Bytes::new())?;
+        let authorization = authorization(&signed)?;
         let headers = [("x-ms-date", &*date), ("x-ms-version", VERSION), ("authorization", &*authorization)];
-        request(method, &url, &headers).await.map(drop)
+        request(method, &format!("{}{path}", self.endpoint()), &headers).await.map(drop)
     }
 
     /// What a client needs from its environment to reach the server through `endpoint`.
@@ -80,4 +78,31 @@ impl AzureServer {
             ("AZURE_STORAGE_SERVICE_ENDPOINT", &service),
         ])
     }
+}
+
+/// The header `authorization` of a request, by the account's key:
+/// <https://learn.microsoft.com/en-us/rest/api/storageservices/authorize-with-shared-key>.
+pub(crate) fn authorization(request: &Request<Bytes>) -> Result<String, BoxError> {
+    let value =
+        |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let length = request.body().len();
+    let length = if length == 0 { String::new() } else { length.to_string() };
+    let mut lines = vec![request.method().to_string(), value("content-encoding").to_owned()];
+    lines.extend([value("content-language").to_owned(), length]);
+    let names = ["content-md5", "content-type", "", "if-modified-since", "if-match", "if-none-match"];
+    lines.extend(names.iter().map(|name| value(name).to_owned()));
+    lines.extend([value("if-unmodified-since").to_owned(), value("range").to_owned()]);
+    let vendors = request.headers().keys().map(|name| name.as_str()).filter(|name| name.starts_with("x-ms-"));
+    let mut vendors: Vec<String> = vendors.map(|name| format!("{name}:{}", value(name))).collect();
+    vendors.sort_unstable();
+    lines.extend(vendors);
+    lines.push(format!("/{ACCOUNT}{}", request.uri().path()));
+    let query = url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes());
+    let mut query: Vec<String> =
+        query.map(|(name, value)| format!("{}:{value}", name.to_lowercase())).collect();
+    query.sort_unstable();
+    lines.extend(query);
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &STANDARD.decode(KEY)?);
+    let signature = hmac::sign(&key, lines.join("\n").as_bytes());
+    Ok(format!("SharedKey {ACCOUNT}:{}", STANDARD.encode(signature)))
 }

@@ -2,10 +2,12 @@
 //!
 //! [`S3Server`] is `moto` and [`AzureServer`] is `azurite`, as `scripts/setup.sh test` installs them.
 //! [`FakeGoogleServer`] is a fake of our own, since no registry has a server which takes the requests of the XML API
-//! that clients make; it checks tokens and signed URLs, and decompresses on its way as Google does. [`FaultProxy`] stands
+//! that clients make; it checks tokens and signed URLs, and decompresses on its way as Google does. [`FakeAzureAd`] gives
+//! tokens to applications and keys for signing, which `azurite` does over TLS only. [`FaultProxy`] stands
 //! in front of any of them. All end when they are dropped. Only tests depend on this crate.
 
 mod azure;
+mod azure_ad;
 mod google;
 mod http_server;
 mod process;
@@ -13,6 +15,7 @@ mod proxy;
 mod s3;
 
 pub use azure::AzureServer;
+pub use azure_ad::FakeAzureAd;
 pub use google::FakeGoogleServer;
 pub use proxy::{Effect, Fault, FaultProxy};
 pub use s3::S3Server;

@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use runtime::BoxError;
-use store_servers::{AzureServer, Effect, FakeGoogleServer, Fault, FaultProxy, S3Server, Variables};
+use store_servers::{
+    AzureServer, Effect, FakeAzureAd, FakeGoogleServer, Fault, FaultProxy, S3Server, Variables,
+};
 
 use super::*;
 
@@ -37,6 +39,22 @@ async fn azure_stores_conform() {
     server.create_container("container").await.unwrap();
     let stores = cloud_stores(server.environment(server.endpoint()));
     conformance::run(async || stores.get(&format!("azure://container/{}", prefix())).unwrap()).await;
+}
+
+#[tokio::test]
+async fn azure_stores_of_an_application_conform() {
+    let server = AzureServer::start().await.unwrap();
+    server.create_container("container").await.unwrap();
+    let fake = FakeAzureAd::start(&server).await.unwrap();
+    let stores = cloud_stores(fake.environment());
+    conformance::run(async || stores.get(&fake.store_url("container", &prefix())).unwrap()).await;
+
+    // An application which is not known is denied.
+    let mut variables = fake.environment();
+    variables.push(("AZURE_CLIENT_SECRET".to_owned(), "another".to_owned()));
+    let store = cloud_stores(variables).get(&fake.store_url("container", "")).unwrap();
+    let error = store.exists(&small()).await.unwrap_err();
+    assert!(error.is_auth(), "{error}");
 }
 
 #[tokio::test]
