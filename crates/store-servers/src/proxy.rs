@@ -29,6 +29,8 @@ pub enum Effect {
     ListingsLag,
 }
 
+/// Requests that are remembered; of more, the older half is forgotten.
+const REQUESTS_MAX: usize = 100_000;
 /// Wait before a connection ends in the middle of an answer.
 const FLUSH_WAIT: Duration = Duration::from_millis(50);
 
@@ -121,6 +123,9 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 impl State {
     /// Takes note of a request, and says what becomes of it.
     fn meet(&mut self, method: &str, path: &str) -> Option<Effect> {
+        if self.requests.len() >= REQUESTS_MAX {
+            self.requests.drain(..REQUESTS_MAX / 2);
+        }
         self.requests.push(format!("{method} {path}"));
         if method == "PUT" || method == "POST" {
             self.written.push(decoded(path));

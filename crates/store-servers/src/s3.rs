@@ -7,6 +7,10 @@ use crate::http_server::request;
 use crate::process::{Server, installed};
 use crate::{Variables, variables};
 
+/// Any credentials will do, but none will not.
+const ANYONE: &str =
+    "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
+
 /// A server which speaks S3. It keeps objects in memory and takes any credentials.
 pub struct S3Server {
     server: Server,
@@ -50,14 +54,21 @@ impl S3Server {
     /// # Errors
     /// If there is none.
     pub async fn head(&self, bucket: &str, key: &str) -> Result<Vec<(String, String)>, BoxError> {
-        // Any credentials will do, but none will not.
-        let anyone = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
         let url = format!("{}/{bucket}/{key}", self.endpoint());
-        let response = request(Method::HEAD, &url, &[("authorization", anyone)]).await?;
+        let response = request(Method::HEAD, &url, &[("authorization", ANYONE)]).await?;
         let headers = response.headers().iter();
         Ok(headers
             .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
             .collect())
+    }
+
+    /// Puts an object under `key` as it is, which need not be one that clients would choose.
+    ///
+    /// # Errors
+    /// If the server does not take it.
+    pub async fn put(&self, bucket: &str, key: &str) -> Result<(), BoxError> {
+        let url = format!("{}/{bucket}/{key}", self.endpoint());
+        request(Method::PUT, &url, &[("authorization", ANYONE)]).await.map(drop)
     }
 
     /// What a client needs from its environment. Where the server is, is an argument of the store's URL (`endpoint`).

@@ -11,6 +11,7 @@ use url::Url;
 use crate::Environment;
 use crate::azure_sas::{AzureSas, Keys};
 use crate::cloud_place::{Clients, Purpose, Whole};
+use crate::odd_keys::Tolerant;
 
 /// How a container is reached.
 pub(crate) enum Access<'a> {
@@ -32,7 +33,7 @@ pub(crate) fn clients(
 ) -> Result<Clients, String> {
     let needed = |name: &str| environment.get(name).ok_or_else(|| format!("{name} is not set"));
     let endpoint = environment.get("AZURE_STORAGE_SERVICE_ENDPOINT").map(|url| url.trim_end_matches('/'));
-    let builder = MicrosoftAzureBuilder::new().with_container_name(container);
+    let builder = MicrosoftAzureBuilder::new().with_container_name(container).with_http_connector(Tolerant);
     let builder = match access {
         Access::SharedKey => {
             let (account, key) = (needed("AZURE_ACCOUNT_NAME")?, needed("AZURE_ACCOUNT_KEY")?);

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::Environment;
 use crate::cloud_place::{Clients, Purpose, Whole};
+use crate::odd_keys::Tolerant;
 
 /// What must be in the file of a service account. The client reads the rest.
 #[derive(Deserialize)]
@@ -44,6 +45,7 @@ pub(crate) fn clients(bucket: &str, environment: &Environment) -> Result<Clients
             .with_bucket_name(bucket)
             .with_service_account_key(&key)
             .with_client_options(options)
+            .with_http_connector(Tolerant)
             .with_retry(purpose.retries());
         if let Some(base) = &base {
             builder = builder.with_base_url(base);

@@ -22,6 +22,7 @@ mod health;
 mod index_cache;
 mod listing;
 mod location;
+mod odd_keys;
 mod operation;
 mod place;
 mod registry;

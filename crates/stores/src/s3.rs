@@ -22,6 +22,7 @@ use crate::aws_profile::{Profile, ProfileCredentials, ProfileFiles};
 use crate::cloud_place::{Clients, Purpose, Uploads};
 use crate::error::is_transient;
 use crate::location::S3Arguments;
+use crate::odd_keys::Tolerant;
 use crate::retry::Retries;
 
 /// Environment variables of further ways to credentials, which the client follows itself.
@@ -194,6 +195,7 @@ impl Setup<'_> {
             .with_region(&self.region)
             .with_client_options(options)
             .with_retry(purpose.retries())
+            .with_http_connector(Tolerant)
             // Deleting one object takes no request for many, which not every server knows.
             .with_disable_bulk_delete(true);
         match &self.endpoint {

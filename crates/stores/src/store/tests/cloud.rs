@@ -122,6 +122,17 @@ async fn settings_of_the_url_are_those_of_objects() {
 }
 
 #[tokio::test]
+async fn foreign_objects_do_not_end_listings() {
+    let (server, _proxy, store) = faulty_s3().await;
+    store.put(&small(), source(b"content")).await.unwrap();
+    for key in ["a/journal//x", "a/journal/./y", "a/journal/folder/"] {
+        server.put("bucket", key).await.unwrap();
+    }
+    let listed = store.list(&small().journal).await.unwrap();
+    assert_eq!(listed.len(), 1, "{listed:?}");
+}
+
+#[tokio::test]
 async fn passing_faults_of_a_server_are_not_seen() {
     let (_server, proxy, store) = faulty_s3().await;
     let effects = [
