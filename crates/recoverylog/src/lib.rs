@@ -5,11 +5,14 @@
 //! guided by hints of where the live files are, and rebuilds the directory elsewhere. A journal register is the fence:
 //! whoever takes it next stops the recorder before.
 //!
+//! Logs grow for ever, and [`prune`] tells by the stored hints which parts of them nobody will read again.
+//!
 //! The formats are those of the consumer protocol §4, byte for byte. The state machine ([`Fsm`]), the segments, the
 //! playback and the recording are pure; [`Recorder`] and [`Player`] do their I/O. Two promises hold throughout: a player
 //! never presents an older state than its hints speak of, and a recorder which lost the fence fails at once.
 
 mod author;
+mod deletion;
 mod fsm;
 pub mod hints;
 mod op;
@@ -17,6 +20,7 @@ mod path;
 mod play_error;
 mod playback;
 mod player;
+pub mod prune;
 mod record_error;
 mod recorder;
 mod recording;
@@ -29,6 +33,7 @@ mod tally;
 mod testing;
 
 pub use author::{Author, FENCE_REGISTER};
+pub use deletion::{Deleted, Mode, delete_unneeded};
 pub use fsm::{ApplyError, Fsm, Span};
 pub use hints::HintsError;
 pub use op::{Action, FRAME_BYTES_MAX, Fnode, Op, chain};

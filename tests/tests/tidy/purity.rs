@@ -91,6 +91,7 @@ const PURE: &[&str] = &[
     "crates/recoverylog/src/path.rs",
     "crates/recoverylog/src/play_error.rs",
     "crates/recoverylog/src/playback.rs",
+    "crates/recoverylog/src/prune.rs",
     "crates/recoverylog/src/recording.rs",
     "crates/recoverylog/src/segment.rs",
     "crates/recoverylog/src/step.rs",
