@@ -13,6 +13,7 @@ use runtime::config::{
 };
 use runtime::{Clock, Entropy, Metrics, grpc};
 
+use crate::prune::INTERVAL as PRUNE_INTERVAL;
 use crate::shard::hint_pace::GROWTH_BYTES;
 
 const LOOPBACK: &str = "127.0.0.1";
@@ -79,6 +80,15 @@ pub struct ConsumerArgs {
     #[arg(id = "consumer.max-grpc-recv-size", long = "consumer.max-grpc-recv-size",
         env = "CONSUMER_MAX_GRPC_RECV_SIZE", default_value_t = grpc::MAX_MESSAGE_RECV_SERVER)]
     pub max_grpc_recv_size: usize,
+    /// Delete stored fragments of recovery logs which no stored hints need, every ten minutes, by whichever process is
+    /// the shard's primary. It needs the logs' stores: their credentials from the environment, as a broker does, and
+    /// --broker.file-root. Shards of *other* groups whose logs were forked from this one's are not known to it.
+    #[arg(
+        id = "consumer.prune-recovery-logs",
+        long = "consumer.prune-recovery-logs",
+        env = "CONSUMER_PRUNE_RECOVERY_LOGS"
+    )]
+    pub prune_recovery_logs: bool,
     /// Options which are refused.
     #[command(flatten)]
     pub unsupported: UnsupportedArgs,
@@ -210,6 +220,8 @@ pub struct ConsumerOptions {
     pub publish_clock_delta: Duration,
     /// Growth of a recovery log after which its primary stores hints, in bytes.
     pub hint_growth_bytes: i64,
+    /// How often recovery logs are pruned, with the credentials of this process's environment; `None` is never.
+    pub prune_interval: Option<Duration>,
     /// Time.
     pub clock: Clock,
     /// Randomness.
@@ -262,6 +274,7 @@ impl ConsumerOptions {
             debug_private: false,
             publish_clock_delta: Duration::ZERO,
             hint_growth_bytes: GROWTH_BYTES,
+            prune_interval: None,
             clock: Clock::system(),
             entropy,
             metrics: Metrics::new(),
@@ -302,6 +315,7 @@ impl ConsumerOptions {
             debug_private: debug.private,
             publish_clock_delta: Duration::ZERO,
             hint_growth_bytes: GROWTH_BYTES,
+            prune_interval: consumer.prune_recovery_logs.then_some(PRUNE_INTERVAL),
             clock: Clock::system(),
             entropy,
             metrics: Metrics::with_process(),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use allocator::{AllocError, MaxFlowSolver};
 use client::{ClientOptions, JournalClient};
+use fragment::compress::Levels;
 use keyspace::{Etcd, EtcdOptions, Membership, Predecessor};
 use prost::Message;
 use proto::MemberId;
@@ -17,6 +18,7 @@ use proto::consumer::ConsumerSpec;
 use proto::protocol::ProcessSpec;
 use runtime::server::{self, Listener};
 use runtime::{BoxError, CancellationToken, OnError, TaskGroup};
+use stores::{Environment, Stores, StoresConfig};
 use tokio::sync::watch;
 use tonic::service::Routes;
 
@@ -24,6 +26,7 @@ use crate::Application;
 use crate::config::ConsumerOptions;
 use crate::drain;
 use crate::metrics::ConsumerMetrics;
+use crate::prune::LogPruner;
 use crate::schema::{ConsumerSchema, Mirror};
 use crate::service::{Resolver, ShardService};
 use crate::shard::{Process, ShardSet};
@@ -135,6 +138,7 @@ impl Consumer {
         let schema = ConsumerSchema { max_hot_standbys: options.max_hot_standbys };
         let mirror =
             Mirror::load(&etcd, &options.prefix, revision, schema, options.watch_delay, &groups.work).await?;
+        let journals = client.clone();
         let process = Process {
             app,
             me: options.member.clone(),
@@ -148,6 +152,7 @@ impl Consumer {
             lease_lost: lease_lost.clone(),
         };
         let shards = ShardSet::start(Arc::new(process), &groups.work);
+        prune_logs(&options, &mirror, &shards, journals, &groups.work);
         let resolver = Resolver::new(options.member.clone(), mirror.clone(), shards.clone());
         let released = run_allocator(&options, &mirror, &lease_lost, &groups.work);
         serve(&options, listener, &resolver, groups).await?;
@@ -300,6 +305,34 @@ async fn serve(
         spawn(Listener::bind(bind).await?, server::debug_router(metrics));
     }
     Ok(())
+}
+
+/// Prunes the logs of this process's shards, if that was asked for.
+fn prune_logs(
+    options: &ConsumerOptions,
+    mirror: &Mirror,
+    shards: &ShardSet,
+    client: JournalClient,
+    tasks: &TaskGroup,
+) {
+    let Some(interval) = options.prune_interval else { return };
+    // Stores check their health by writing an object, unless their group is cancelled. Nothing is written here.
+    let quiet = tasks.child("stores");
+    quiet.cancel();
+    let stores = Stores::new(StoresConfig {
+        file_root: options.file_root.clone(),
+        default_root: None,
+        file_only: false,
+        environment: Environment::of_process(),
+        levels: Levels::default(),
+        clock: options.clock.clone(),
+        entropy: options.entropy.clone(),
+        tasks: quiet,
+        metrics: options.metrics.clone(),
+    });
+    let time = (options.clock.clone(), interval);
+    let pruner = LogPruner::new(mirror.clone(), shards.clone(), client, stores, time, &options.metrics);
+    tasks.spawn("prune recovery logs", OnError::Log, pruner.run(tasks.token().clone()));
 }
 
 fn run_allocator(

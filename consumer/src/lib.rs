@@ -23,6 +23,7 @@ mod hints;
 mod json_store;
 mod metrics;
 mod progress;
+mod prune;
 mod run;
 mod schema;
 mod service;

@@ -6,6 +6,7 @@ mod app;
 mod faults;
 mod fixture;
 mod hand_over;
+mod pruning;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;

@@ -1,12 +1,14 @@
 //! What commands have in common: options, clients, and the tasks which serve them.
 
 use client::{ClientOptions, JournalClient};
+use fragment::compress::Levels;
 use proto::protocol::LabelSelector;
 use runtime::config::{BrokerClientArgs, LogArgs, format_duration, parse_duration};
-use runtime::{BoxError, Clock, Entropy, TaskGroup};
+use runtime::{BoxError, Clock, Entropy, Metrics, TaskGroup};
 use std::fmt::Display;
 use std::future::Future;
 use std::time::Duration;
+use stores::{Environment, Stores, StoresConfig};
 
 /// Options of every command which talks to brokers.
 #[derive(Debug, clap::Args)]
@@ -78,6 +80,25 @@ impl Session {
         let client = JournalClient::new(&args.broker.address, options.clone())?;
         let (timeout, address) = (args.timeout, args.broker.address.clone());
         Ok(Session { clock, entropy, tasks, client, options, timeout, address })
+    }
+
+    /// Fragment stores, to be used by this command itself, with the credentials of its environment.
+    pub fn stores(&self) -> Stores {
+        // Stores check their health by writing an object, for as long as their group is not cancelled. Commands have no
+        // use for that: they write nothing.
+        let tasks = self.tasks.child("stores");
+        tasks.cancel();
+        Stores::new(StoresConfig {
+            file_root: self.options.file_root.clone(),
+            default_root: None,
+            file_only: false,
+            environment: Environment::of_process(),
+            levels: Levels::default(),
+            clock: self.clock.clone(),
+            entropy: self.entropy.clone(),
+            tasks,
+            metrics: Metrics::new(),
+        })
     }
 
     /// Awaits a request to brokers, and names `what` and the broker if it fails or takes too long.

@@ -1,7 +1,8 @@
-//! `courant shards`: lists, applies and unassigns shards of a consumer.
+//! `courant shards`: lists, applies and unassigns shards of a consumer, and prunes their recovery logs.
 
 mod apply;
 mod list;
+mod prune;
 mod referenced;
 mod unassign;
 
@@ -54,6 +55,17 @@ enum Command {
         courant shards unassign -l id=shard-000\n  \
         courant shards unassign -l id:prefix=shard- --failed --dry-run")]
     Unassign(unassign::UnassignArgs),
+    /// Delete stored fragments of recovery logs which no shard would read to recover.
+    ///
+    /// Hints are the only way into a pruned log: prune only where etcd is replicated, and back it up afterwards.
+    ///
+    /// A log is kept whole until its shard has stored all of its hints, which takes as many recoveries as it has backups of
+    /// hints. Shards of other consumers which were forked from this one's are not known: do not prune logs that they use.
+    /// Works on the stores of the logs, with this command's own credentials, and --broker.file-root for file stores.
+    #[command(after_help = "Examples:\n  \
+        courant shards prune -l id:prefix=summer/ --dry-run\n  \
+        courant shards prune -l id:prefix=summer/ --broker.file-root /var/lib/courant/store")]
+    Prune(prune::PruneArgs),
 }
 
 /// A command's clients.
@@ -82,6 +94,7 @@ pub async fn run(args: ShardsArgs) -> Result<(), BoxError> {
     match args.command {
         Command::List(args) => list::run(&session, args).await,
         Command::Apply(args) => apply::run(&session, args).await,
+        Command::Prune(args) => prune::run(&session, args).await,
         Command::Unassign(args) => unassign::run(&session, args).await,
     }
 }

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use fragment::Fragment;
 use futures::StreamExt;
 use proto::JournalName;
-use stores::{Store, StoreError, Stores};
+use stores::{StoreError, Stores};
 
 /// Fragments of a log which are deleted at once.
 const DELETIONS_AT_ONCE: usize = 32;
-/// Fragments which are deleted between two listings of a store, so that the memory which they take is bounded.
+/// Fragments which are deleted between two listings, so that the memory which they take is bounded. A dry run looks no
+/// further.
 const DELETIONS_MAX: usize = 100_000;
 
 /// What was found and deleted. A fragment which several stores hold counts for each.
@@ -34,8 +35,9 @@ pub enum Mode {
     DryRun,
 }
 
-/// Deletes all fragments of `log`, in its stores at `urls`, of which `needs` is false; `each` is told of every one. Goes on
-/// with the next store if one fails.
+/// Deletes the fragments of `log`, in its stores at `urls`, of which `needs` is false, from the beginning on; `each` is told
+/// of every one. The last fragment of the log stays, needed or not: it tells where the log ends, should all brokers have
+/// lost their disks. Goes on with the other stores if one fails.
 ///
 /// # Errors
 /// What failed, beside what was done. To repeat does no harm.
@@ -48,64 +50,24 @@ pub async fn delete_unneeded(
     mut each: impl FnMut(&Fragment),
 ) -> (Deleted, Vec<StoreError>) {
     let (mut total, mut errors) = (Deleted::default(), Vec::new());
-    for url in urls {
-        let found = match stores.get(url) {
-            Ok(store) => delete_of(&store, log, mode, &needs, &mut each, &mut errors).await,
-            Err(error) => {
-                errors.push(error);
-                continue;
-            }
-        };
-        total.listed += found.listed;
-        total.listed_bytes += found.listed_bytes;
-        total.deleted += found.deleted;
-        total.deleted_bytes += found.deleted_bytes;
-    }
-    (total, errors)
-}
-
-async fn delete_of(
-    store: &Store,
-    log: &JournalName,
-    mode: Mode,
-    needs: &impl Fn(&Fragment) -> bool,
-    each: &mut impl FnMut(&Fragment),
-    errors: &mut Vec<StoreError>,
-) -> Deleted {
-    let mut total = Deleted::default();
     loop {
-        let (mut found, mut due) = (Deleted::default(), BTreeMap::new());
-        let listed = store.list_each(log, |fragment| {
-            found.listed += 1;
-            found.listed_bytes += bytes_of(&fragment);
-            if needs(&fragment) {
-                return;
-            }
-            match mode {
-                Mode::DryRun => {
-                    found.deleted += 1;
-                    found.deleted_bytes += bytes_of(&fragment);
-                    each(&fragment);
-                }
-                Mode::Delete if due.len() < DELETIONS_MAX => {
-                    due.insert((fragment.begin, fragment.content_path()), fragment);
-                }
-                Mode::Delete => {}
-            }
-        });
-        if let Err(error) = listed.await {
-            // Some are not known, but those that are can go.
-            errors.push(error);
-        }
-        let is_last = due.len() < DELETIONS_MAX;
+        let pass = Pass::list(stores, log, urls, &needs, &mut errors).await;
         if total.listed == 0 {
-            (total.listed, total.listed_bytes) = (found.listed, found.listed_bytes);
+            (total.listed, total.listed_bytes) = (pass.listed, pass.listed_bytes);
         }
-        total.deleted += found.deleted;
-        total.deleted_bytes += found.deleted_bytes;
+        let is_last = pass.due.len() < DELETIONS_MAX || mode == Mode::DryRun;
         let before = errors.len();
-        let removals = futures::stream::iter(due.into_values())
-            .map(|fragment| async move { (store.remove(&fragment).await, fragment) });
+        let removals = futures::stream::iter(pass.into_due()).map(|fragment| async move {
+            let url = fragment.backing_store.as_deref().unwrap_or_default();
+            let removed = match mode {
+                Mode::DryRun => Ok(()),
+                Mode::Delete => match stores.get(url) {
+                    Ok(store) => store.remove(&fragment).await,
+                    Err(error) => Err(error),
+                },
+            };
+            (removed, fragment)
+        });
         let mut removals = removals.buffered(DELETIONS_AT_ONCE);
         while let Some((removed, fragment)) = removals.next().await {
             match removed {
@@ -122,11 +84,60 @@ async fn delete_of(
             }
         }
         if is_last || errors.len() > before {
-            return total;
+            return (total, errors);
         }
+    }
+}
+
+/// What a listing of all stores found.
+#[derive(Default)]
+struct Pass {
+    listed: u64,
+    listed_bytes: u64,
+    /// End of the last fragment, in bytes.
+    end: i64,
+    /// In the order in which they are deleted: by begin, then by name and store.
+    due: BTreeMap<(i64, String, String), Fragment>,
+}
+
+impl Pass {
+    async fn list(
+        stores: &Stores,
+        log: &JournalName,
+        urls: &[String],
+        needs: &impl Fn(&Fragment) -> bool,
+        errors: &mut Vec<StoreError>,
+    ) -> Pass {
+        let mut pass = Pass::default();
+        for url in urls {
+            let listed = match stores.get(url) {
+                Ok(store) => store.list_each(log, |fragment| pass.add(fragment, url, needs)).await,
+                Err(error) => Err(error),
+            };
+            // Some are not known then, but those which are can go.
+            errors.extend(listed.err());
+        }
+        pass
+    }
+
+    fn add(&mut self, fragment: Fragment, url: &str, needs: &impl Fn(&Fragment) -> bool) {
+        self.listed += 1;
+        self.listed_bytes += bytes_of(&fragment);
+        self.end = self.end.max(fragment.end);
+        if self.due.len() < DELETIONS_MAX && !needs(&fragment) {
+            self.due.insert((fragment.begin, fragment.content_path(), url.to_owned()), fragment);
+        }
+    }
+
+    fn into_due(self) -> impl Iterator<Item = Fragment> {
+        let end = self.end;
+        self.due.into_values().filter(move |fragment| fragment.end < end)
     }
 }
 
 fn bytes_of(fragment: &Fragment) -> u64 {
     u64::try_from(fragment.len()).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,14 +8,13 @@
 use crate::output::{bytes_text, count_text, print};
 use crate::session::{SelectorArgs, Session};
 use broker::{RetentionPlan, is_of_another_journal, retention_of};
-use fragment::compress::Levels;
 use futures::{StreamExt, TryStreamExt};
 use proto::JournalName;
 use proto::protocol::{JournalSpec, LabelSelector};
-use runtime::{BoxError, Metrics};
+use runtime::BoxError;
 use std::collections::BTreeSet;
 use std::time::Duration;
-use stores::{Environment, Stores, StoresConfig};
+use stores::Stores;
 
 /// Journals which are worked on at once.
 const JOURNALS_AT_ONCE: usize = 8;
@@ -86,7 +85,7 @@ pub async fn run(session: &Session, args: PruneArgs) -> Result<(), BoxError> {
     let all = session.client.list(LabelSelector::default());
     let all = session.request("listing all journals", all).await?;
     let names = all.journals.into_iter().filter_map(|journal| journal.spec).map(|spec| spec.name).collect();
-    let pruner = Pruner { session, stores: stores(session), names, dry_run: args.dry_run };
+    let pruner = Pruner { session, stores: session.stores(), names, dry_run: args.dry_run };
 
     let total = specs.len();
     let outcomes = futures::stream::iter(specs).map(|spec| pruner.prune(spec));
@@ -107,24 +106,6 @@ pub async fn run(session: &Session, args: PruneArgs) -> Result<(), BoxError> {
         return Err(format!("{failed} of {} failed", count_text(total, "journal")).into());
     }
     Ok(())
-}
-
-fn stores(session: &Session) -> Stores {
-    // Stores check their health by writing an object, for as long as their group is not cancelled. This command has no use
-    // for that: it writes nothing.
-    let tasks = session.tasks.child("stores");
-    tasks.cancel();
-    Stores::new(StoresConfig {
-        file_root: session.options.file_root.clone(),
-        default_root: None,
-        file_only: false,
-        environment: Environment::of_process(),
-        levels: Levels::default(),
-        clock: session.clock.clone(),
-        entropy: session.entropy.clone(),
-        tasks,
-        metrics: Metrics::new(),
-    })
 }
 
 impl Pruner<'_> {

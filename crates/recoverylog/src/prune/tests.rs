@@ -5,18 +5,21 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use proto::recoverylog::{FnodeSegments, Segment};
 
-/// Hints of files, each `(fnode, segments)` with segments `(first_seq, last_seq, first_offset, last_offset, log)`.
-fn hints(log: &str, nodes: &[(i64, &[(i64, i64, i64, i64, &str)])]) -> FsmHints {
-    let segment =
-        |&(first_seq_no, last_seq_no, first_offset, last_offset, log): &(i64, i64, i64, i64, &str)| Segment {
-            author: 7,
-            first_seq_no,
-            first_offset,
-            last_seq_no,
-            last_offset,
-            log: log.to_owned(),
-            ..Segment::default()
-        };
+/// `(first_seq, last_seq, first_offset, last_offset, log)` of a segment.
+type Part<'a> = (i64, i64, i64, i64, &'a str);
+/// `(fnode, segments)` of a file.
+type File<'a> = (i64, &'a [Part<'a>]);
+
+fn hints(log: &str, nodes: &[File<'_>]) -> FsmHints {
+    let segment = |&(first_seq_no, last_seq_no, first_offset, last_offset, log): &Part<'_>| Segment {
+        author: 7,
+        first_seq_no,
+        first_offset,
+        last_seq_no,
+        last_offset,
+        log: log.to_owned(),
+        ..Segment::default()
+    };
     let live_nodes = nodes.iter().map(|(fnode, segments)| FnodeSegments {
         fnode: *fnode,
         segments: segments.iter().map(segment).collect(),
@@ -37,7 +40,7 @@ fn kept(needed: &Needed, log: &str) -> String {
 #[test]
 fn fragments_which_overlap_a_segment_or_follow_the_last_are_kept() {
     let log = journal("a/log");
-    let rows: [(&[(i64, &[(i64, i64, i64, i64, &str)])], &str); 6] = [
+    let rows: [(&[File<'_>], &str); 6] = [
         (&[(1, &[(1, 1, 0, 1, "")])], "##########"),
         (&[(5, &[(5, 9, 300, 350, "")])], "...#######"),
         // The segment's bounds are half-open, and so are the fragments'.
