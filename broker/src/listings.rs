@@ -74,6 +74,11 @@ pub(crate) enum Answer {
     Failed(Box<StoreError>),
 }
 
+const _: () = assert!(
+    size_of::<Offer>() <= 48,
+    "a channel keeps room for 32 offers, of which an idle journal has none"
+);
+
 /// The groups of a broker. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Listings {

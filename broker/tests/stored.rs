@@ -160,6 +160,12 @@ async fn a_wiped_broker_serves_the_union_of_its_stores_and_goes_on_while_one_is_
         stored.break_store(store);
         // What the other store has as well is read from there.
         assert_eq!(content(&fixture.read_all(between(18, 22)).await), b"both", "{store} is down");
+        eventually("a store that is known to be down is not asked first", async || {
+            let before = failures(&fixture, "unavailable").await;
+            assert_eq!(content(&fixture.read_all(between(18, 22)).await), b"both");
+            (failures(&fixture, "unavailable").await == before).then_some(())
+        })
+        .await;
         let (here, there) = if store == "one" { ((9, 18), 0) } else { ((0, 9), 9) };
         assert_eq!(fixture.read_all(between(here.0, here.1)).await.last().unwrap().status(), Status::Ok);
         let (responses, error) = try_read(&mut fixture, at(there)).await;
@@ -335,6 +341,78 @@ async fn a_damaged_fragment_is_pieced_together_from_the_smaller_ones_that_it_cov
     let (responses, error) = try_read(&mut fixture, between(0, 18)).await;
     assert!(error.is_none(), "{error:?}");
     assert_eq!(content(&responses), b"first second third");
+    fixture.stop().await;
+}
+
+/// The keys that listings of the stores have seen, and the listings.
+async fn keys_and_listings(fixture: &Fixture) -> (f64, f64) {
+    let metrics = fixture.http("/debug/metrics").await;
+    let total = |series: &str| {
+        let lines = metrics.lines().filter(|line| line.starts_with(series));
+        lines.map(|line| line.rsplit_once(' ').unwrap().1.trim().parse::<f64>().unwrap()).sum()
+    };
+    (total("gazette_store_list_items_count_sum"), total("gazette_store_list_items_count_count"))
+}
+
+#[tokio::test]
+async fn a_refresh_sees_what_is_new_and_everything_soon_enough() {
+    const FRAGMENTS: i64 = 200;
+    let stored = Stored::new();
+    let paths: Vec<_> = (0..FRAGMENTS).map(|n| stored.put("one", n * 5, b"12345")).collect();
+    let mut fixture = stored.listed_broker(SIX_HOURS).await;
+    let span = async |fixture: &mut Fixture| {
+        let request = FragmentsRequest { journal: NAME.to_owned(), ..Default::default() };
+        let fragments = fixture.fragments(request).await.fragments;
+        let spec = |fragment: Option<&proto::protocol::fragments_response::Fragment>| {
+            fragment.and_then(|fragment| fragment.spec.clone()).unwrap_or_default()
+        };
+        (spec(fragments.first()).begin, spec(fragments.last()).end)
+    };
+    assert_eq!(span(&mut fixture).await, (0, FRAGMENTS * 5));
+    let mut spec = spec(NAME);
+    spec.fragment.as_mut().unwrap().refresh_interval = Some(prost_types::Duration { seconds: 1, nanos: 0 });
+    fixture.apply(vec![upsert(spec, -1)]).await;
+
+    let before = keys_and_listings(&fixture).await;
+    for round in 0..3 {
+        let end = (FRAGMENTS + round) * 5;
+        stored.put("one", end, b"12345");
+        eventually("the new fragment is listed", async || {
+            (span(&mut fixture).await.1 == end + 5).then_some(())
+        })
+        .await;
+    }
+    let after = keys_and_listings(&fixture).await;
+    let (keys, listings) = (after.0 - before.0, after.1 - before.1);
+    // One of twelve, or two if the machine is slow, is from the beginning.
+    assert!(keys < FRAGMENTS as f64 / 2.0 * listings, "{listings} listings saw {keys} keys");
+
+    // What others remove, and what is older than the newest, takes a listing from the beginning.
+    std::fs::remove_file(&paths[0]).unwrap();
+    eventually("the first fragment has gone", async || (span(&mut fixture).await.0 == 5).then_some(())).await;
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn stores_come_and_go_with_the_specification() {
+    let stored = Stored::new();
+    stored.put("one", 0, b"one ");
+    stored.put("two", 4, b"two");
+    let mut fixture = stored.listed_broker(SIX_HOURS).await;
+    assert_eq!(content(&fixture.read_all(at(0)).await), b"one two");
+    for (stores, expected) in [
+        (vec!["file:///two/"], &b"two"[..]),
+        (vec!["file:///two/", "file:///one/"], b"one two"),
+        (vec!["file:///one/"], b"one "),
+    ] {
+        let mut spec = spec(NAME);
+        spec.fragment.as_mut().unwrap().stores = stores.iter().map(|url| (*url).to_owned()).collect();
+        fixture.apply(vec![upsert(spec, -1)]).await;
+        eventually("the stores of the specification, and no others, are read", async || {
+            (content(&fixture.read_all(at(0)).await) == expected).then_some(())
+        })
+        .await;
+    }
     fixture.stop().await;
 }
 

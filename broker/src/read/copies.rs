@@ -18,6 +18,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use fragment::Fragment;
 use runtime::prometheus::IntCounterVec;
+use stores::Health;
 
 use super::Read;
 use super::content::{ContentError, ContentReader, Defect};
@@ -47,6 +48,18 @@ impl Copy {
                 )
             }
             Copy::Replica => "replicas".to_owned(),
+        }
+    }
+}
+
+impl Copy {
+    /// Whether the last health check of the copy's store has failed, so that others should be tried before.
+    fn is_in_ill_store(&self, read: &Read) -> bool {
+        let Copy::Fragment(fragment, None) = self else { return false };
+        let store = fragment.backing_store.as_deref().map(|url| read.context.stores.get(url));
+        match store {
+            Some(Ok(store)) => matches!(*store.health().borrow(), Health::Unhealthy(_)),
+            Some(Err(_)) | None => true,
         }
     }
 }
@@ -144,8 +157,8 @@ impl Copies {
 
     /// The next copy which was not tried, the likeliest first.
     async fn next_copy(&mut self, read: &mut Read) -> Option<Copy> {
-        let own = Copy::Fragment(Box::new(self.own.clone()), self.own_file.clone());
-        if !self.tried.contains(&own.name()) {
+        let own = self.own_copy();
+        if !self.tried.contains(&own.name()) && !own.is_in_ill_store(read) {
             return Some(own);
         }
         let stores = read.replica.stores();
@@ -159,7 +172,12 @@ impl Copies {
         listed.map(|fragment| Copy::Fragment(Box::new(fragment), None)).find(|copy| self.may_try(copy))
     }
 
-    /// A copy in the index, under the same name in another store, or of another replica.
+    fn own_copy(&self) -> Copy {
+        Copy::Fragment(Box::new(self.own.clone()), self.own_file.clone())
+    }
+
+    /// The fragment's own copy, one in the index, under the same name in another store, or of another replica: those in stores which
+    /// are known to be ill come last.
     fn known_copy(&self, read: &Read, stores: &[String]) -> Option<Copy> {
         let shown = read.index.borrow().index.all_covering(self.first());
         let shown = shown.into_iter().map(|entry| Copy::Fragment(Box::new(entry.fragment), entry.file));
@@ -167,7 +185,10 @@ impl Copies {
             |store: &String| Fragment { backing_store: Some(store.as_str().into()), ..self.own.clone() };
         let namesakes = stores.iter().filter(|_| self.own_file.is_none()).map(in_store);
         let namesakes = namesakes.map(|fragment| Copy::Fragment(Box::new(fragment), None));
-        shown.chain(namesakes).chain([Copy::Replica]).find(|copy| self.may_try(copy))
+        let known = [self.own_copy()].into_iter().chain(shown).chain(namesakes).chain([Copy::Replica]);
+        let mut untried: Vec<Copy> = known.filter(|copy| self.may_try(copy)).collect();
+        untried.sort_by_key(|copy| copy.is_in_ill_store(read));
+        untried.into_iter().next()
     }
 
     /// The first offset that a copy must have: where what is in doubt begins, or what comes next.

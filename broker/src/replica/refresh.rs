@@ -74,6 +74,8 @@ pub(super) struct Refresh {
 struct StoreListing {
     url: Arc<str>,
     history: Option<History>,
+    /// When the last listing of it that has ended began.
+    began: Instant,
     /// When it is to be listed.
     due: Instant,
     state: State,
@@ -264,8 +266,9 @@ impl Lister {
         let Some(at) = self.stores.iter().position(|other| other.url == store) else { return true };
         let template = self.spec.fragment().path_postfix_template.clone();
         let (found, began, epoch) = match answer {
-            // One that is under way is newer than what is offered.
+            // One that is under way, or that has ended, may be newer than what is offered.
             _ if self.stores[at].state == State::Listing => return true,
+            Answer::Listed { began, .. } if began < self.stores[at].began => return true,
             Answer::Apart => {
                 if self.stores[at].state == State::Asked {
                     self.begin(at);
@@ -297,7 +300,7 @@ impl Lister {
                 return true;
             }
         };
-        store.due = now + interval;
+        (store.began, store.due) = (began, now + interval);
         store.backoff.reset();
         match &mut store.history {
             Some(history) if !is_full => history.frontier.advance(keys, &template),
@@ -377,6 +380,7 @@ impl Lister {
             self.stores.push(StoreListing {
                 url,
                 history: None,
+                began: self.started,
                 due: self.deps.clock.now(),
                 state: State::Idle,
                 backoff: Backoff::journal(),
