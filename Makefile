@@ -11,7 +11,12 @@ SEED ?=
 CHAOS_ARGS ?=
 CHAOS_PROFILE ?= --release
 
-.PHONY: help setup build demo cluster-demo chaos test lint fmt bench interop-smoke
+# MiB that `make tiering` writes, further options, and how its programs are built.
+MIB ?= 2048
+TIERING_ARGS ?=
+TIERING_PROFILE ?= --release
+
+.PHONY: help setup build demo cluster-demo chaos tiering test lint fmt bench interop-smoke
 
 help: ## Show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +41,11 @@ chaos: ## Hurt a cluster at random and verify that it keeps its promises (ROUNDS
 	@scripts/setup.sh test
 	cargo build $(CHAOS_PROFILE) --locked --workspace --bins
 	@cargo run --quiet $(CHAOS_PROFILE) --locked --bin chaos -- --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
+
+tiering: ## Write journals of every codec, destroy all brokers and disks, and compare what the stores give (MIB=)
+	@scripts/setup.sh test
+	cargo build $(TIERING_PROFILE) --locked --workspace --bins
+	@cargo run --quiet $(TIERING_PROFILE) --locked --bin tiering -- --mib $(MIB) $(TIERING_ARGS)
 
 test: ## Install what the tests need and run all of them
 	@scripts/setup.sh test

@@ -18,4 +18,5 @@ pub mod readback;
 pub mod report;
 pub mod sandbox;
 pub mod seed;
+pub mod tiering;
 pub mod traffic;
