@@ -309,7 +309,7 @@ pub async fn read_by_tools(
 }
 
 /// The script which writes a journal's content to standard output, and where the content ends.
-pub async fn by_tools(
+async fn by_tools(
     client: &JournalClient,
     journal: &Journal,
     root: &Path,
@@ -338,7 +338,7 @@ pub async fn by_tools(
 }
 
 /// Runs a script, in which `$python` is a Python that has `snappy`. Gives its standard output.
-pub async fn bash(script: &str) -> Result<String, BoxError> {
+async fn bash(script: &str) -> Result<String, BoxError> {
     let python = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/python-snappy.sh");
     let script = format!("set -euo pipefail\npython=$({python})\n{script}");
     let mut bash = tokio::process::Command::new("bash");

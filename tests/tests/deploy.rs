@@ -1,4 +1,4 @@
-//! The operations guide and the files under deploy/ name only commands, options and variables that exist.
+//! The guides to operation and storage and the files under deploy/ name only commands, options and variables that exist.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -21,6 +21,7 @@ const OTHERS: &[&str] = &[
     "podman",
     "journalctl",
     "curl",
+    "cat",
 ];
 /// Manifests of programs of others.
 const FOREIGN_FILES: &[&str] = &["etcd.yaml", "minio.yaml"];
@@ -45,7 +46,7 @@ impl Helps {
 
     /// The helps of all programs, one after the other.
     fn all(&mut self) -> String {
-        let commands: [&[&str]; 12] = [
+        let commands: [&[&str]; 14] = [
             &["courant", "serve"],
             &["courant", "journals", "list"],
             &["courant", "journals", "apply"],
@@ -53,6 +54,8 @@ impl Helps {
             &["courant", "journals", "read"],
             &["courant", "journals", "fragments"],
             &["courant", "journals", "reset-head"],
+            &["courant", "journals", "prune"],
+            &["courant", "journals", "suspend"],
             &["courant", "shards", "list"],
             &["courant", "shards", "apply"],
             &["courant", "shards", "unassign"],
@@ -65,10 +68,11 @@ impl Helps {
     }
 }
 
-/// The guide, and all files under deploy/, by their paths.
+/// The guides, and all files under deploy/, by their paths.
 fn texts() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let mut pending: Vec<PathBuf> = vec![root.join("docs/operations.md"), root.join("deploy")];
+    let mut pending: Vec<PathBuf> =
+        vec![root.join("docs/operations.md"), root.join("docs/storage.md"), root.join("deploy")];
     let mut texts = Vec::new();
     while let Some(path) = pending.pop() {
         if path.is_dir() {
