@@ -309,11 +309,7 @@ pub async fn read_by_tools(
 }
 
 /// The script which writes a journal's content to standard output, and where the content ends.
-async fn by_tools(
-    client: &JournalClient,
-    journal: &Journal,
-    root: &Path,
-) -> Result<(String, i64), BoxError> {
+async fn by_tools(client: &JournalClient, journal: &Journal, root: &Path) -> Result<(String, i64), BoxError> {
     let (mut script, mut end) = (String::new(), 0);
     for (fragment, url) in fragments(client, journal).await? {
         if fragment.begin != end {
