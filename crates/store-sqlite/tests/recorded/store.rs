@@ -52,6 +52,20 @@ async fn a_commit_is_recovered_elsewhere() {
     assert_eq!(query(&mut last, "SELECT v FROM kv WHERE k = 'b'").await, "again");
 }
 
+/// As `.cargo/config.toml` has SQLite built: without, stores use a write-ahead log, and other tests do not hold.
+#[tokio::test(flavor = "multi_thread")]
+async fn stores_commit_by_atomic_batches_with_syncing_and_fast_secure_deletion() {
+    let world = World::new().await;
+    let mut store = world.store("dir", 1, table).await;
+    let built = query(&mut store, "SELECT sqlite_compileoption_used('ENABLE_BATCH_ATOMIC_WRITE')").await;
+    assert_eq!(built, "Integer(1)", "SQLite is built without atomic batches: run scripts/setup.sh");
+    let mut settings = Vec::new();
+    for pragma in ["journal_mode", "synchronous", "secure_delete"] {
+        settings.push(query(&mut store, &format!("PRAGMA {pragma}")).await);
+    }
+    assert_eq!(settings, ["truncate", "Integer(2)", "Integer(2)"]);
+}
+
 /// The table and its one row are those which other implementations read.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_checkpoint_is_one_row() {
