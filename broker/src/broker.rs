@@ -20,7 +20,7 @@ use proto::protocol::{BrokerSpec, ProcessSpec};
 use proto::{MemberId, Revision};
 use runtime::server::{self, Listener};
 use runtime::{BoxError, CancellationToken, OnError, TaskGroup};
-use stores::{Environment, Stores, StoresConfig};
+use stores::{Stores, StoresConfig};
 use tokio::sync::watch;
 use tonic::service::Routes;
 
@@ -232,7 +232,7 @@ fn open_stores(options: &BrokerOptions, data_dir: &DataDir, tasks: &TaskGroup) -
         file_only: options.file_only,
         levels: options.levels,
         default_root,
-        environment: Environment::of_process(),
+        environment: options.environment.clone(),
         clock: options.clock.clone(),
         entropy: options.entropy.clone(),
         tasks: tasks.child("stores"),

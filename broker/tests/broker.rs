@@ -171,7 +171,10 @@ async fn store_health_is_told_of_stores_that_journals_name() {
     };
     assert_eq!(health(&mut fixture, "file:///", None).await.unwrap(), (Status::Ok, String::new()));
     assert_eq!(health(&mut fixture, "file:///", Some("")).await.unwrap().0, Status::Ok);
-    assert_eq!(health(&mut fixture, "file:///", Some("some/where/")).await.unwrap().0, Status::Ok);
+    assert_eq!(health(&mut fixture, "file:///", Some("a/")).await.unwrap().0, Status::Ok);
+    let (status, error) = health(&mut fixture, "file:///", Some("some/where/")).await.unwrap();
+    assert_eq!(status, Status::FragmentStoreUnhealthy);
+    assert!(error.contains("no journal of that store is there"), "{error}");
     let (status, error) = health(&mut fixture, "file:///elsewhere/", None).await.unwrap();
     assert_eq!(status, Status::FragmentStoreUnhealthy);
     assert!(error.contains("no journal names it"), "{error}");

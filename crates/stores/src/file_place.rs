@@ -64,6 +64,16 @@ impl FilePlace {
     }
 }
 
+fn require_root(root: &Path) -> Result<(), PlaceError> {
+    match root.is_dir() {
+        true => Ok(()),
+        false => {
+            let problem = format!("the store's directory {} is missing", root.display());
+            Err(PlaceError::Io(io::Error::other(problem)))
+        }
+    }
+}
+
 impl Place for FilePlace {
     fn objects(&self) -> &dyn ObjectStore {
         &self.objects
@@ -116,7 +126,14 @@ impl Place for FilePlace {
             let tasks = tasks.clone();
             async move {
                 let mut walk = walk?;
-                let next = tasks.spawn_blocking("list files", move || (walk.next_batch(), walk));
+                let next = tasks.spawn_blocking("list files", move || {
+                    // A directory that is missing below the root has no files. A root that is missing is no empty store: nobody
+                    // may take what it holds for lost. Before and after, since it may go, or come, in between.
+                    let listed = require_root(&walk.root)
+                        .and_then(|()| walk.next_batch())
+                        .and_then(|batch| require_root(&walk.root).map(|()| batch));
+                    (listed, walk)
+                });
                 let (batch, walk) = next.await;
                 let more = batch.as_ref().is_ok_and(|batch| !batch.is_empty());
                 Some((batch, more.then_some(walk)))

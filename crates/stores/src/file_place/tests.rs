@@ -47,6 +47,18 @@ async fn files_have_the_protocols_layout() {
 }
 
 #[tokio::test]
+async fn a_store_without_its_directory_is_not_an_empty_store() {
+    let (root, store) = file_store();
+    assert!(store.list(&journal("a/journal")).await.unwrap().is_empty(), "a journal without a directory");
+    let aside = root.path().with_extension("aside");
+    fs::rename(root.path(), &aside).unwrap();
+    let error = store.list(&journal("a/journal")).await.unwrap_err().to_string();
+    assert!(error.contains("is missing"), "{error}");
+    fs::rename(&aside, root.path()).unwrap();
+    assert!(store.list(&journal("a/journal")).await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn links_out_of_the_root_are_not_followed() {
     let (root, store) = file_store();
     let outside = tempfile::tempdir().unwrap();
