@@ -4,6 +4,7 @@
 //! index to change and never polls. What a new replica lacks is relayed from one that has it ([`elsewhere`]). Content is read ahead by up to [`READ_AHEAD_BYTES`] and sent in chunks of up to
 //! [`READ_CHUNK_BYTES_MAX`]; a slow reader holds no more than that. The stream ends cleanly when the replica stops.
 
+mod ahead;
 mod content;
 mod copies;
 mod core;
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use self::ahead::Ahead;
 use self::copies::Copies;
 use self::core::{ReadCore, Step, Visit};
 use self::elsewhere::{Elsewhere, Held, Relay};
@@ -67,6 +69,7 @@ pub fn serve(context: ReadContext, peers: Peers, request: ReadRequest, resolutio
         core: ReadCore::new(&request, resolution.header.clone().canonical(), context.hole_age),
         elsewhere: Elsewhere::new(peers, context.clock.clone(), &request, &resolution.header),
         index: replica.index(),
+        ahead: Ahead::default(),
         replica,
         context,
         stopped: resolution.stopped,
@@ -111,7 +114,10 @@ pub fn serve(context: ReadContext, peers: Peers, request: ReadRequest, resolutio
             let mut copies = Copies::new(fragment, file, begin, end);
             loop {
                 match copies.next(&mut read).await {
-                    Ok(Some((offset, content))) => yield Ok(chunk(offset, content)),
+                    Ok(Some((offset, content))) => {
+                        read.look_ahead(offset, end);
+                        yield Ok(chunk(offset, content));
+                    }
                     Ok(None) => break,
                     Err(error) => {
                         yield Err(error.into());
@@ -136,6 +142,7 @@ struct Read {
     elsewhere: Elsewhere,
     replica: Replica,
     index: watch::Receiver<IndexView>,
+    ahead: Ahead,
     stopped: CancellationToken,
     /// Until when a read that does not block waits for content which this replica lacks.
     gap_until: Option<Instant>,

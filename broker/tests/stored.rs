@@ -480,3 +480,46 @@ async fn idle_journals_of_one_directory_share_their_listings() {
     assert!((4..40).contains(&listed), "{listed} listings for four refreshes of {JOURNALS} journals");
     fixture.stop().await;
 }
+
+/// Objects of the first store that were opened.
+async fn opened(fixture: &Fixture) -> u64 {
+    let metrics = fixture.http("/debug/metrics").await;
+    let series =
+        "gazette_store_operation_total{operation=\"get\",status=\"success\",store=\"file:///one/\"} ";
+    metrics.lines().find_map(|line| line.strip_prefix(series)).map_or(0, |count| count.parse().unwrap())
+}
+
+#[tokio::test]
+async fn the_next_fragment_is_opened_before_the_present_one_ends() {
+    let stored = Stored::new();
+    // More than is in flight between a broker and a reader who has stopped.
+    let (first, second) = (vec![b'a'; 7 << 20], vec![b'b'; 3 << 20]);
+    stored.put("one", 0, &first);
+    let next = stored.put("one", first.len() as i64, &second);
+    let mut fixture = stored.listed_broker(SIX_HOURS).await;
+    let mut stream = fixture.read(at(0)).await.unwrap();
+    within(stream.message()).await.unwrap().unwrap();
+    eventually("both are open", async || (opened(&fixture).await == 2).then_some(())).await;
+    // It is the opened one which is read.
+    std::fs::remove_file(next).unwrap();
+    let mut read = Vec::new();
+    while read.len() < first.len() + second.len() {
+        read.extend(within(stream.message()).await.unwrap().unwrap().content);
+    }
+    assert!(read == [first, second].concat());
+    assert_eq!(opened(&fixture).await, 2);
+}
+
+#[tokio::test]
+async fn a_read_that_ends_with_a_fragment_opens_no_other() {
+    let stored = Stored::new();
+    stored.put("one", 0, b"first");
+    stored.put("one", 5, b"second");
+    let mut fixture = stored.listed_broker(SIX_HOURS).await;
+    let (responses, error) = try_read(&mut fixture, between(0, 5)).await;
+    assert!(error.is_none() && responses.len() == 2, "{responses:?} {error:?}");
+    assert_eq!(opened(&fixture).await, 1);
+    let (responses, _) = try_read(&mut fixture, between(2, 8)).await;
+    let read: Vec<u8> = responses.into_iter().flat_map(|response| response.content).collect();
+    assert_eq!((read.as_slice(), opened(&fixture).await), (&b"rstsec"[..], 3));
+}

@@ -84,7 +84,7 @@ pub struct ContentReader {
 }
 
 impl ContentReader {
-    /// Opens the fragment's local file, or its stored object.
+    /// Opens the fragment's local file, or its stored object, unless that was opened `ahead`.
     ///
     /// # Errors
     /// If the object cannot be opened.
@@ -92,6 +92,7 @@ impl ContentReader {
         context: &ReadContext,
         fragment: &Fragment,
         file: Option<LocalFile>,
+        ahead: Option<ContentStream>,
         begin: i64,
         end: i64,
     ) -> Result<ContentReader, ContentError> {
@@ -104,7 +105,10 @@ impl ContentReader {
             None => {
                 let failed =
                     |error| ContentError::of_store(&action_on(&fragment.content_path(), begin), error);
-                Source::Store(stored::content(&context.stores, fragment, begin).await.map_err(failed)?)
+                Source::Store(match ahead {
+                    Some(opened) => opened,
+                    None => stored::content(&context.stores, fragment, begin).await.map_err(failed)?,
+                })
             }
         };
         let is_recent = end == fragment.end;

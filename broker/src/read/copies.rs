@@ -9,9 +9,6 @@
 //! A copy mostly proves to be corrupt only at its end, when part of it was sent. Then another copy must agree with what was sent before
 //! it is gone on with: it is read from the same offset, and its content compared by CRC-32C. So what a reader has got up to
 //! the end of a fragment is right, or the read fails.
-//!
-//! (To read ahead, the next fragment's own copy would be opened while the last chunks of this one are sent: see
-//! [`Copies::new`].)
 
 use std::collections::BTreeSet;
 
@@ -212,7 +209,8 @@ impl Copies {
             Copy::Fragment(fragment, file) => {
                 let end = self.end.min(fragment.end);
                 let is_guess = file.is_none() && !self.is_known(&fragment);
-                match ContentReader::open(&read.context, &fragment, file, first, end).await {
+                let ahead = read.ahead.take(&fragment, first).await;
+                match ContentReader::open(&read.context, &fragment, file, ahead, first, end).await {
                     Err(error) if is_guess && error.defect == Defect::Missing => return Ok(None),
                     opened => opened?,
                 }

@@ -154,6 +154,11 @@ impl ReadCore {
         }
     }
 
+    /// Whether content from `offset` on, after that which is being sent, would be sent too although it is stored only.
+    pub fn goes_on_at(&self, offset: i64) -> bool {
+        !self.do_not_proxy && (self.end_offset == 0 || offset < self.end_offset)
+    }
+
     /// Content up to `offset` was sent. Returns whether there is more to read.
     pub fn sent(&mut self, offset: i64) -> bool {
         assert!(offset >= self.offset, "content is sent in order: {offset} after {}", self.offset);

@@ -272,6 +272,7 @@ mod tests {
             }
         };
         tokio::select! {
+            biased;
             _ = stuck => panic!("the store hangs"),
             () = uploads => {}
         }
