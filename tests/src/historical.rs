@@ -19,6 +19,8 @@ use crate::cluster::{Cluster, ClusterOptions};
 
 /// Bytes of content in one fragment.
 const FRAGMENT_BYTES: u64 = 256 << 20;
+/// Those of `file://` stores, in the order of their names.
+const CODECS: [Codec; 4] = [Codec::Gzip, Codec::None, Codec::Snappy, Codec::Zstandard];
 /// Bytes of one append.
 const BATCH_BYTES: u64 = 4 << 20;
 /// Longest wait for the broker to store everything when it is stopped.
@@ -32,7 +34,7 @@ pub async fn report(fragments: u64, rounds: usize) -> Result<(), BoxError> {
     let mut cluster = Cluster::start(ClusterOptions::default()).await?;
     apply(&cluster).await?;
     let length = fragments * FRAGMENT_BYTES;
-    for codec in Codec::ALL {
+    for codec in CODECS {
         fill(&cluster, codec, length).await?;
     }
     let mut broker = cluster.broker.take().ok_or("the broker runs")?;
@@ -43,7 +45,7 @@ pub async fn report(fragments: u64, rounds: usize) -> Result<(), BoxError> {
         "| stored as | bytes stored | broker | tool | ratio | aim | first content from the end of a fragment |"
     );
     println!("|---|---|---|---|---|---|---|");
-    for codec in Codec::ALL {
+    for codec in CODECS {
         let files = files(&cluster, codec)?;
         let stored: u64 = files.iter().map(|file| file.metadata().map_or(0, |meta| meta.len())).sum();
         let depth = first_content(&cluster, codec, rounds).await?;
@@ -74,7 +76,7 @@ fn journal(codec: Codec) -> String {
 /// Creates the journals.
 async fn apply(cluster: &Cluster) -> Result<(), BoxError> {
     let mut yaml = "name: historical/\nreplication: 1\nchildren:\n".to_owned();
-    for codec in Codec::ALL {
+    for codec in CODECS {
         writeln!(
             yaml,
             "  - {{name: {}, fragment: {{length: {FRAGMENT_BYTES}, compression_codec: {codec}, \
