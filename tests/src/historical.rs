@@ -25,6 +25,10 @@ const CODECS: [Codec; 4] = [Codec::Gzip, Codec::None, Codec::Snappy, Codec::Zsta
 const BATCH_BYTES: u64 = 4 << 20;
 /// Longest wait for the broker to store everything when it is stopped.
 const STORED_LIMIT: Duration = Duration::from_secs(600);
+/// Longest wait for a broker that was started anew to serve a journal.
+const SERVED_LIMIT: Duration = Duration::from_secs(60);
+/// Pause between two attempts.
+const POLL: Duration = Duration::from_millis(50);
 
 /// Prints a table of reading `fragments` fragments of each codec, by the median of `rounds`.
 ///
@@ -46,6 +50,7 @@ pub async fn report(fragments: u64, rounds: usize) -> Result<(), BoxError> {
     );
     println!("|---|---|---|---|---|---|---|");
     for codec in CODECS {
+        await_readable(&cluster, codec).await?;
         let files = files(&cluster, codec)?;
         let stored: u64 = files.iter().map(|file| file.metadata().map_or(0, |meta| meta.len())).sum();
         let depth = first_content(&cluster, codec, rounds).await?;
@@ -127,6 +132,20 @@ fn files(cluster: &Cluster, codec: Codec) -> Result<Vec<PathBuf>, BoxError> {
         .collect::<Result<_, _>>()?;
     files.sort();
     Ok(files)
+}
+
+/// Waits until the broker that was started anew serves the journal.
+async fn await_readable(cluster: &Cluster, codec: Codec) -> Result<(), BoxError> {
+    let (client, clock) = (client(cluster)?, Clock::system());
+    let deadline = clock.now() + SERVED_LIMIT;
+    loop {
+        let request = ReadRequest { journal: journal(codec), ..Default::default() };
+        match client.read(request).next().await {
+            Ok(_) => return Ok(()),
+            Err(error) if clock.now() > deadline => return Err(error.into()),
+            Err(_) => clock.sleep(POLL).await,
+        }
+    }
 }
 
 /// Reads the whole journal through the broker.
