@@ -111,7 +111,7 @@ pub fn serve(context: ReadContext, peers: Peers, request: ReadRequest, resolutio
             }
             yield Ok(response);
             let Some((begin, end)) = content else { return };
-            let mut copies = Copies::new(fragment, file, begin, end);
+            let (mut copies, mut reached) = (Copies::new(fragment, file, begin, end), end);
             loop {
                 match copies.next(&mut read).await {
                     Ok(Some((offset, content))) => {
@@ -119,13 +119,19 @@ pub fn serve(context: ReadContext, peers: Peers, request: ReadRequest, resolutio
                         yield Ok(chunk(offset, content));
                     }
                     Ok(None) => break,
-                    Err(error) => {
-                        yield Err(error.into());
-                        return;
-                    }
+                    Err(error) => match copies.missing_from() {
+                        Some(offset) if read.was_pruned(offset).await => {
+                            reached = offset;
+                            break;
+                        }
+                        _ => {
+                            yield Err(error.into());
+                            return;
+                        }
+                    },
                 }
             }
-            if !read.core.sent(end) {
+            if !read.core.sent(reached) {
                 return;
             }
         }
@@ -215,6 +221,21 @@ impl Read {
             until = Some(listed_until);
         }
         if self.wait(until, None).await { None } else { Some(Next::End) }
+    }
+
+    /// Whether the journal turns out to begin after `offset`, whose content has been found to be nowhere: it was older than the
+    /// retention. Waits for the listing which tells.
+    async fn was_pruned(&mut self, offset: i64) -> bool {
+        let until = self.context.clock.now() + LISTING_WAIT;
+        loop {
+            let view = self.index.borrow_and_update().clone();
+            if view.index.all_covering(offset).is_empty() {
+                return offset < view.index.begin();
+            }
+            if self.context.clock.now() >= until || !self.wait(Some(until), None).await {
+                return false;
+            }
+        }
     }
 
     /// Looks for content which this replica lacks: with the other replicas, and in the stores. `is_jump` says that the

@@ -40,7 +40,7 @@ use proto::protocol::{Header, JournalSpec, LabelSet, Status};
 use proto::{JournalName, Revision};
 use runtime::{CancellationToken, Clock, Entropy, Instant, Metrics, OnError, TaskGroup};
 use stores::Stores;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::append::{APPENDS_IN_FLIGHT_BYTES_MAX, Content, ContentSpace, Place, Transition, Wants};
 use crate::error::ServiceError;
@@ -209,7 +209,7 @@ struct Inner {
     bucket: Mutex<Bucket>,
     started_at: Instant,
     /// Wakes the task which lists the stores.
-    wanted: Arc<Notify>,
+    wanted: Arc<refresh::Wanted>,
     /// Why the stores cannot be listed.
     listing_problem: Problem,
     /// Etcd has a mark of this journal.
@@ -321,7 +321,7 @@ impl Replica {
         let stop = CancellationToken::new();
         let own = messages.downgrade();
         let epoch = Epoch::default();
-        let wanted = Arc::new(Notify::new());
+        let wanted = Arc::new(refresh::Wanted::default());
         let listing_problem = Problem::default();
         let refresh = Refresh {
             journal: journal.clone(),
@@ -362,7 +362,12 @@ impl Replica {
 
     /// Asks for the stores to be listed soon, since they may have content which this replica lacks.
     pub(crate) fn want_listing(&self) {
-        self.inner.wanted.notify_one();
+        self.inner.wanted.ask(false);
+    }
+
+    /// Asks for the stores to be listed soon and from the beginning, since they lack content which they are thought to have.
+    pub(crate) fn want_full_listing(&self) {
+        self.inner.wanted.ask(true);
     }
 
     /// The URLs of the journal's stores.

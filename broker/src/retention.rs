@@ -91,7 +91,7 @@ impl Enforcer {
                 self.failed.remove(journal);
                 if deleted > 0 {
                     tracing::info!(%journal, fragments = deleted, "deleted fragments that are older than the retention");
-                    replica.want_listing();
+                    replica.want_full_listing();
                 }
             }
             Err(error) => {

@@ -84,6 +84,8 @@ pub(super) struct Copies {
     listed: Option<Vec<Fragment>>,
     /// What was wrong with the first copy.
     problem: Option<ServiceError>,
+    /// Whether that is all that was wrong with any: it is not there.
+    are_missing: bool,
 }
 
 impl Copies {
@@ -100,6 +102,7 @@ impl Copies {
             tried: BTreeSet::new(),
             listed: None,
             problem: None,
+            are_missing: true,
         }
     }
 
@@ -279,10 +282,16 @@ impl Copies {
             }
         }
         if defect == Defect::Missing {
-            // Somebody removed it, which a listing tells.
-            read.replica.want_listing();
+            // Somebody removed it, which only a listing from the beginning tells.
+            read.replica.want_full_listing();
         }
+        self.are_missing &= defect == Defect::Missing;
         self.problem.get_or_insert(error);
+    }
+
+    /// The offset from which on content is not there, if a read failed for no other reason.
+    pub(super) fn missing_from(&self) -> Option<i64> {
+        (self.are_missing && self.doubt.is_none()).then_some(self.offset)
     }
 
     /// The error of a read which no copy can go on with.

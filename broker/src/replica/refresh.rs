@@ -8,6 +8,7 @@
 pub(super) mod rule;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -65,9 +66,29 @@ pub(super) struct Refresh {
     pub(super) owner: mpsc::WeakSender<Message>,
     pub(super) epoch: Epoch,
     pub(super) stop: CancellationToken,
-    /// A reader waits for content which the stores may have.
-    pub(super) wanted: Arc<Notify>,
+    pub(super) wanted: Arc<Wanted>,
     pub(super) problem: Problem,
+}
+
+/// A listing that somebody waits for.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    notify: Notify,
+    /// What is known to be stored may not be.
+    from_beginning: AtomicBool,
+}
+
+impl Wanted {
+    pub(super) fn ask(&self, from_beginning: bool) {
+        self.from_beginning.fetch_or(from_beginning, Ordering::Relaxed);
+        self.notify.notify_one();
+    }
+
+    /// Waits until somebody asks. Whether for a listing from the beginning.
+    async fn asked(&self) -> bool {
+        self.notify.notified().await;
+        self.from_beginning.swap(false, Ordering::Relaxed)
+    }
 }
 
 /// One store of the journal.
@@ -108,7 +129,8 @@ enum Event {
     SpecChanged,
     Listed(Box<Listed>),
     Offered(Offer),
-    Wanted,
+    /// A listing is wanted: whether from the beginning.
+    Wanted(bool),
     Due,
 }
 
@@ -176,7 +198,9 @@ impl Lister {
                 Event::SpecChanged => self.on_spec().await,
                 Event::Listed(listed) => Box::pin(self.on_listed(*listed)).await,
                 Event::Offered(offer) => Box::pin(self.on_offer(offer)).await,
-                Event::Wanted => {
+                Event::Wanted(from_beginning) => {
+                    // The second one in a row is from the beginning.
+                    self.wants.in_a_row = self.wants.in_a_row.max(u32::from(from_beginning));
                     self.wants.at = Some(self.wants.listed + self.wants.backoff.next());
                     true
                 }
@@ -201,7 +225,7 @@ impl Lister {
             changed = self.parts.spec.changed() => changed.map_or(Event::Stopped, |()| Event::SpecChanged),
             Some(listed) = self.listings.next(), if !self.listings.is_empty() => Event::Listed(Box::new(listed)),
             Some(offer) = self.offers.1.recv() => Event::Offered(offer),
-            () = self.parts.wanted.notified(), if self.wants.at.is_none() => Event::Wanted,
+            full = self.parts.wanted.asked(), if self.wants.at.is_none() => Event::Wanted(full),
             () = at(clock, next) => Event::Due,
         }
     }

@@ -215,6 +215,9 @@ fn stored_fragments_keep_their_description() {
 
 /// The definition, word for word: fragments in order of offset, each with its modification time (zero: local).
 fn naive(remotes: &[(i64, i64, i64)], locals: &[(i64, i64)]) -> Vec<(i64, i64, i64)> {
+    // Of equal ranges in one store, that which was modified last is kept.
+    let mut remotes = remotes.to_vec();
+    remotes.sort_by_key(|one| one.2);
     let stored = |offset| remotes.iter().any(|&(begin, end, _)| begin <= offset && offset < end);
     let locals = locals.iter().filter(|&&(begin, end)| !(begin..end).all(stored)).map(|&(b, e)| (b, e, 0));
     let mut all: Vec<(i64, i64, i64)> = Vec::new();
