@@ -119,16 +119,14 @@ pub fn serve(context: ReadContext, peers: Peers, request: ReadRequest, resolutio
                         yield Ok(chunk(offset, content));
                     }
                     Ok(None) => break,
-                    Err(error) => match copies.missing_from() {
-                        Some(offset) if read.was_pruned(offset).await => {
-                            reached = offset;
-                            break;
-                        }
-                        _ => {
+                    Err(error) => {
+                        let Some(offset) = read.pruned_from(copies.missing_from()).await else {
                             yield Err(error.into());
                             return;
-                        }
-                    },
+                        };
+                        reached = offset;
+                        break;
+                    }
                 }
             }
             if !read.core.sent(reached) {
@@ -223,17 +221,17 @@ impl Read {
         if self.wait(until, None).await { None } else { Some(Next::End) }
     }
 
-    /// Whether the journal turns out to begin after `offset`, whose content has been found to be nowhere: it was older than the
-    /// retention. Waits for the listing which tells.
-    async fn was_pruned(&mut self, offset: i64) -> bool {
-        let until = self.context.clock.now() + LISTING_WAIT;
+    /// `missing`, an offset whose content has been found to be nowhere, if the journal turns out to begin after it: it was older
+    /// than the retention. Waits for the listing which tells.
+    async fn pruned_from(&mut self, missing: Option<i64>) -> Option<i64> {
+        let (offset, until) = (missing?, self.context.clock.now() + LISTING_WAIT);
         loop {
             let view = self.index.borrow_and_update().clone();
             if view.index.all_covering(offset).is_empty() {
-                return offset < view.index.begin();
+                return (offset < view.index.begin()).then_some(offset);
             }
             if self.context.clock.now() >= until || !self.wait(Some(until), None).await {
-                return false;
+                return None;
             }
         }
     }
