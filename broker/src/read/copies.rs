@@ -295,8 +295,7 @@ impl Copies {
     }
 
     /// The error of a read which no copy can go on with.
-    fn failure(&self) -> ServiceError {
-        let problem = self.problem.as_ref().map(ToString::to_string).unwrap_or_default();
+    fn failure(&mut self) -> ServiceError {
         let offset = self.offset;
         let rest = match self.doubt {
             Some(doubt) => format!(
@@ -305,8 +304,16 @@ impl Copies {
             ),
             None => format!("; there is no other copy of what follows offset {offset}"),
         };
-        let action = format!("read fragment {}", self.own.content_path());
-        ServiceError::Content { action, source: format!("{problem}{rest}").into() }
+        match self.problem.take() {
+            Some(ServiceError::Content { action, source }) => {
+                ServiceError::Content { action, source: format!("{source}{rest}").into() }
+            }
+            problem => ServiceError::Content {
+                action: format!("read fragment {}", self.own.content_path()),
+                source: format!("{}{rest}", problem.map(|problem| problem.to_string()).unwrap_or_default())
+                    .into(),
+            },
+        }
     }
 }
 
