@@ -106,7 +106,12 @@ impl ShardSpec {
             ensure!(hints.is_empty(), "invalid non-empty HintPrefix with empty RecoveryLogPrefix ({hints})");
             return Ok(());
         };
-        check_journal(&log, parents).map_err(|e| e.within("RecoveryLogPrefix"))?;
+        // A log is written as well as read, so its name has no metadata segment; a stored one may have.
+        match parents {
+            Parents::Refuse => JournalName::parse(&log).map(drop),
+            Parents::Permit => check_journal(&log, parents),
+        }
+        .map_err(|e| e.within("RecoveryLogPrefix"))?;
         ensure!(
             hints.starts_with('/') && is_clean(hints),
             "HintPrefix is not an absolute, clean, non-directory path ({hints})"

@@ -60,6 +60,10 @@ fn rules_and_their_texts() {
         edited(|s| s.max_txn_duration = seconds(-1)),
         "invalid MaxTxnDuration (-1000000000; expected > 0)"
     );
+    assert_eq!(
+        edited(|s| s.recovery_log_prefix = "recovery/logs;meta".into()),
+        "RecoveryLogPrefix: cannot have a metadata path segment (recovery/logs;meta/a/shard)"
+    );
     let labels = |pairs: &[(&str, &str)]| Some(LabelSet::from_pairs(pairs.iter().copied()));
     assert_eq!(
         edited(|s| s.labels = labels(&[("a b", "")])),
@@ -97,6 +101,7 @@ fn stored_specifications_are_checked_laxly() {
     let mut spec = valid_shard_spec();
     spec.id = "a=shard%x".into();
     spec.sources = vec![source("../journal", 0)];
+    spec.recovery_log_prefix = "recovery/logs;meta".into();
     spec.hint_backups = i32::MAX;
     assert_eq!(spec.validate_stored(), Ok(()));
     assert!(spec.validate().is_err());

@@ -6,6 +6,7 @@ use super::{assert_none, files};
 const LEVELS: &[(&str, u8)] = &[
     ("proto", 0),
     ("runtime", 1),
+    ("auth", 1),
     ("message", 1),
     ("fragment", 1),
     ("store-servers", 1),
@@ -22,6 +23,8 @@ const LEVELS: &[(&str, u8)] = &[
     ("cli", 7),
     ("testkit", 7),
     ("stream-sum", 8),
+    ("word-count", 8),
+    ("bike-share", 8),
     ("tests", 9),
 ];
 

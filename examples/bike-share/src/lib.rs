@@ -1,0 +1,1 @@
+//! Finds cycles in the rides of shared bikes, and serves rides.

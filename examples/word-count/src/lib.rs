@@ -1,0 +1,1 @@
+//! Counts n-grams of texts, and serves the counts.
