@@ -4,8 +4,9 @@ use std::time::Duration;
 use keyspace::{Etcd, KeyPrefix, KeySpace, Mirror};
 use proto::Revision;
 use runtime::TaskGroup;
+use store_servers::EtcdServer;
 
-use crate::support::{self, Embedded, RealEtcd};
+use crate::support::{self, Embedded};
 use crate::{Text, delete, fixture, prefix, put, soon};
 
 async fn mirror(etcd: &Etcd, at: Revision, delay: Duration, tasks: &TaskGroup) -> Mirror<Text> {
@@ -86,9 +87,9 @@ async fn waits_end_for_revisions_of_other_prefixes() {
 
 #[tokio::test]
 async fn waits_end_over_a_real_etcd_too() {
-    let real = RealEtcd::start().await;
+    let real = EtcdServer::start().await.unwrap();
     let tasks = TaskGroup::new("test");
-    let etcd = support::connect(&real.endpoint, Duration::from_secs(20), &tasks).await;
+    let etcd = support::connect(real.endpoint(), Duration::from_secs(20), &tasks).await;
     waits_end(&etcd, &tasks).await;
 }
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 use keyspace::{Etcd, KeySpace, LeaseLost, Membership, Mirror, Predecessor};
 use proto::{MemberId, Revision};
 use runtime::TaskGroup;
+use store_servers::EtcdServer;
 
+use crate::support;
 use crate::support::proxy::{Proxy, Way};
-use crate::support::{self, RealEtcd};
 use crate::{Text, prefix, put, soon};
 
 const BOTH: &[Way] = &[Way::ToServer, Way::ToClient];
@@ -70,16 +71,16 @@ async fn outlive_a_lease(endpoint: &str, ttl: Duration) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_etcd_that_is_killed_and_comes_back_is_gone_on_with() {
-    let mut real = RealEtcd::start().await;
+    let mut real = EtcdServer::start().await.unwrap();
     let ttl = Duration::from_secs(6);
-    let process = Process::start(&real.endpoint, ttl).await;
+    let process = Process::start(real.endpoint(), ttl).await;
     for round in 0..3 {
-        real.kill();
-        real.start_again().await;
-        let etcd = support::connect(&real.endpoint, ttl, &TaskGroup::new("other")).await;
+        real.kill().unwrap();
+        real.start_again().await.unwrap();
+        let etcd = support::connect(real.endpoint(), ttl, &TaskGroup::new("other")).await;
         process.follows(&etcd, &round.to_string()).await;
     }
-    outlive_a_lease(&real.endpoint, ttl).await;
+    outlive_a_lease(real.endpoint(), ttl).await;
     assert!(!process.membership.lease().is_lost());
     assert_eq!(process.mirror.snapshot().members().len(), 1);
     assert_eq!(process.mirror.snapshot().loads(), 0, "nothing was missed");
@@ -87,11 +88,12 @@ async fn an_etcd_that_is_killed_and_comes_back_is_gone_on_with() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_update_of_the_member_waits_for_etcd() {
-    let mut real = RealEtcd::start().await;
-    let mut process = Process::start(&real.endpoint, Duration::from_secs(20)).await;
-    real.kill();
+    let mut real = EtcdServer::start().await.unwrap();
+    let mut process = Process::start(real.endpoint(), Duration::from_secs(20)).await;
+    real.kill().unwrap();
     let update = process.membership.update("exiting".into());
-    let (updated, ()) = soon(Box::pin(async { tokio::join!(update, real.start_again()) })).await;
+    let (updated, started) = soon(Box::pin(async { tokio::join!(update, real.start_again()) })).await;
+    started.unwrap();
     let updated = updated.unwrap();
     let space = soon(process.mirror.wait_for(updated)).await.unwrap();
     assert!(space.members().values().all(|entry| *entry.value == "exiting"));
@@ -99,32 +101,32 @@ async fn an_update_of_the_member_waits_for_etcd() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_etcd_that_stays_away_ends_the_lease() {
-    let mut real = RealEtcd::start().await;
+    let mut real = EtcdServer::start().await.unwrap();
     let ttl = Duration::from_secs(4);
-    let process = Process::start(&real.endpoint, ttl).await;
-    real.kill();
+    let process = Process::start(real.endpoint(), ttl).await;
+    real.kill().unwrap();
     assert_eq!(soon(process.membership.lease().lost()).await, LeaseLost::NotRenewed(ttl));
     // The mirror does not know, and goes on when etcd is back.
-    real.start_again().await;
-    let etcd = support::connect(&real.endpoint, ttl, &TaskGroup::new("other")).await;
+    real.start_again().await.unwrap();
+    let etcd = support::connect(real.endpoint(), ttl, &TaskGroup::new("other")).await;
     process.follows(&etcd, "1").await;
     assert!(process.membership.lease().is_lost(), "it stays lost");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_etcd_that_stands_still_ends_the_lease() {
-    let real = RealEtcd::start().await;
+    let real = EtcdServer::start().await.unwrap();
     let ttl = Duration::from_secs(4);
-    let process = Process::start(&real.endpoint, ttl).await;
-    real.stand_still();
+    let process = Process::start(real.endpoint(), ttl).await;
+    real.stand_still().unwrap();
     assert_eq!(soon(process.membership.lease().lost()).await, LeaseLost::NotRenewed(ttl));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_etcd_that_lost_its_data_ends_the_process() {
-    let mut real = RealEtcd::start().await;
-    let process = Process::start(&real.endpoint, Duration::from_secs(20)).await;
-    let etcd = support::connect(&real.endpoint, Duration::from_secs(20), &TaskGroup::new("other")).await;
+    let mut real = EtcdServer::start().await.unwrap();
+    let process = Process::start(real.endpoint(), Duration::from_secs(20)).await;
+    let etcd = support::connect(real.endpoint(), Duration::from_secs(20), &TaskGroup::new("other")).await;
     for n in 0..20 {
         put(&etcd, &prefix().item("a"), &n.to_string()).await;
     }
@@ -132,8 +134,8 @@ async fn an_etcd_that_lost_its_data_ends_the_process() {
     soon(process.mirror.wait_for(last)).await.unwrap();
     // The new one has the same configuration, and thereby the same cluster id.
     let cluster = process.mirror.snapshot().header().cluster_id;
-    real.kill();
-    real.start_empty("").await;
+    real.kill().unwrap();
+    real.start_empty("").await.unwrap();
     let error = process.fails().await;
     let told = |error: &str| {
         error.contains(&format!("etcd cluster {cluster:x} is at revision "))
@@ -149,30 +151,30 @@ async fn an_etcd_that_lost_its_data_ends_the_process() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_etcd_at_the_same_address_ends_the_process() {
-    let mut real = RealEtcd::start().await;
-    let process = Process::start(&real.endpoint, Duration::from_secs(20)).await;
+    let mut real = EtcdServer::start().await.unwrap();
+    let process = Process::start(real.endpoint(), Duration::from_secs(20)).await;
     let cluster = process.mirror.snapshot().header().cluster_id;
-    real.kill();
-    real.start_empty("another").await;
+    real.kill().unwrap();
+    real.start_empty("another").await.unwrap();
     let error = process.fails().await;
     assert!(error.contains(&format!("etcd cluster id changed from {cluster:x} to ")), "{error}");
     let lost = soon(process.membership.lease().lost()).await.to_string();
     assert!(lost.contains(&format!("etcd cluster id changed from {cluster:x} to ")), "{lost}");
     // A new process begins with the new data.
-    let next = Process::start(&real.endpoint, Duration::from_secs(20)).await;
+    let next = Process::start(real.endpoint(), Duration::from_secs(20)).await;
     assert!(next.mirror.snapshot().revision() > Revision::NONE);
 }
 
 async fn goes_on_over_other_connections(ways: &[Way]) {
-    let real = RealEtcd::start().await;
-    let proxy = Proxy::start(&real.endpoint).await;
+    let real = EtcdServer::start().await.unwrap();
+    let proxy = Proxy::start(real.endpoint()).await;
     let ttl = Duration::from_secs(6);
     let process = Process::start(&proxy.endpoint, ttl).await;
-    let etcd = support::connect(&real.endpoint, ttl, &TaskGroup::new("other")).await;
+    let etcd = support::connect(real.endpoint(), ttl, &TaskGroup::new("other")).await;
     process.follows(&etcd, "1").await;
     proxy.silence(ways);
     process.follows(&etcd, "2").await;
-    outlive_a_lease(&real.endpoint, ttl).await;
+    outlive_a_lease(real.endpoint(), ttl).await;
     assert!(!process.membership.lease().is_lost());
 }
 
@@ -194,8 +196,8 @@ async fn connections_that_only_receive_are_replaced() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_partition_that_outlasts_the_lease_ends_it() {
     for way in BOTH {
-        let real = RealEtcd::start().await;
-        let proxy = Proxy::start(&real.endpoint).await;
+        let real = EtcdServer::start().await.unwrap();
+        let proxy = Proxy::start(real.endpoint()).await;
         let ttl = Duration::from_secs(4);
         let process = Process::start(&proxy.endpoint, ttl).await;
         proxy.cut(&[*way]);

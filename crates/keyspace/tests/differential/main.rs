@@ -15,7 +15,8 @@ use answers::Server;
 use etcd_client::proto as pb;
 use ops::{Generator, Op};
 use runtime::{Clock, Entropy};
-use support::{Embedded, RealEtcd, env_number};
+use store_servers::EtcdServer;
+use support::{Embedded, env_number};
 
 const OPS: u64 = 10_000;
 
@@ -23,16 +24,16 @@ struct Pair {
     embedded: Server,
     real: Server,
     _served: Embedded,
-    _process: RealEtcd,
+    _process: EtcdServer,
     _dir: tempfile::TempDir,
 }
 
 async fn pair() -> Pair {
     let dir = support::fast_dir();
-    let process = RealEtcd::start().await;
+    let process = EtcdServer::start().await.unwrap();
     let served = Embedded::start(dir.path()).await;
     let embedded = Server::new("embedded", &served.endpoint);
-    let real = Server::new("real", &process.endpoint);
+    let real = Server::new("real", process.endpoint());
     Pair { embedded, real, _served: served, _process: process, _dir: dir }
 }
 

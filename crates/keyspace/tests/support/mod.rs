@@ -4,9 +4,7 @@
 
 pub mod proxy;
 
-use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use etcd_client::proto::{PbCompactionRequest, PbCompactionResponse};
@@ -72,120 +70,8 @@ pub async fn compact(endpoint: &str, revision: i64) {
     grpc.unary(tonic::Request::new(request), path, codec).await.unwrap();
 }
 
-/// A real etcd with a directory of its own. Killed when dropped.
-pub struct RealEtcd {
-    pub endpoint: String,
-    peer: String,
-    child: Child,
-    dir: TempDir,
-}
-
-impl RealEtcd {
-    /// Starts it and waits until it answers.
-    pub async fn start() -> RealEtcd {
-        let dir = fast_dir();
-        // etcd cannot choose a port by itself. Another process may take a free one before etcd does; then choose anew.
-        for _ in 0..10 {
-            let [client, peer] = free_ports().map(|port| format!("http://127.0.0.1:{port}"));
-            let mut child = spawn_etcd(dir.path(), &client, &peer, TOKEN);
-            if Box::pin(is_up(&mut child, &client)).await {
-                return RealEtcd { endpoint: client, peer, child, dir };
-            }
-        }
-        panic!("etcd did not come up on any port");
-    }
-
-    /// SIGKILL.
-    pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    /// SIGSTOP.
-    pub fn stand_still(&self) {
-        let status = Command::new("kill").args(["-STOP", &self.child.id().to_string()]).status();
-        assert!(status.unwrap().success());
-    }
-
-    /// Starts it anew at its addresses, on its data.
-    pub async fn start_again(&mut self) {
-        self.start_at_same_addresses(TOKEN).await;
-    }
-
-    /// Starts it anew at its addresses, without its data. The cluster id follows from addresses and `token`; that of
-    /// [`RealEtcd::start`] is empty.
-    pub async fn start_empty(&mut self, token: &str) {
-        std::fs::remove_dir_all(self.dir.path().join("data")).unwrap();
-        self.start_at_same_addresses(token).await;
-    }
-
-    async fn start_at_same_addresses(&mut self, token: &str) {
-        for _ in 0..10 {
-            self.child = spawn_etcd(self.dir.path(), &self.endpoint, &self.peer, token);
-            // Boxed: unoptimized, these futures are large for the stack of a test.
-            if Box::pin(is_up(&mut self.child, &self.endpoint)).await {
-                return;
-            }
-        }
-        panic!("etcd did not come up again");
-    }
-}
-
-impl Drop for RealEtcd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The cluster token unless a test says otherwise.
-const TOKEN: &str = "";
-
 /// A directory for files whose syncs say nothing about what is tested: in memory, where that is possible.
 pub fn fast_dir() -> TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
-}
-
-fn free_ports() -> [u16; 2] {
-    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
-}
-
-fn spawn_etcd(dir: &Path, client: &str, peer: &str, token: &str) -> Child {
-    let spawned = Command::new("etcd")
-        .arg("--data-dir")
-        .arg(dir.join("data"))
-        .args(["--listen-client-urls", client, "--advertise-client-urls", client])
-        .args(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer])
-        .args(["--initial-cluster", &format!("default={peer}"), "--log-level", "error"])
-        .args(["--initial-cluster-token", &format!("courant-{token}")])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    spawned.unwrap_or_else(|error| {
-        panic!(
-            "cannot run `etcd` ({error}). This test compares the embedded etcd with a real one. \
-             Install it: `apt-get install etcd-server` (`make test` does), or put an `etcd` of 3.4 on the PATH."
-        )
-    })
-}
-
-async fn is_up(child: &mut Child, endpoint: &str) -> bool {
-    let clock = Clock::system();
-    let deadline = clock.now() + Duration::from_secs(30);
-    while clock.now() < deadline {
-        if child.try_wait().unwrap().is_some() {
-            return false;
-        }
-        let tasks = TaskGroup::new("probe");
-        let options = EtcdOptions { lease_ttl: Duration::from_secs(10), clock: clock.clone(), tasks };
-        if let Ok(Ok(etcd)) = clock.timeout(Duration::from_secs(5), Etcd::connect(endpoint, options)).await
-            && etcd.get("up").await.is_ok()
-        {
-            return true;
-        }
-        clock.sleep(Duration::from_millis(50)).await;
-    }
-    false
 }

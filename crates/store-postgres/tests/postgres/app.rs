@@ -143,7 +143,7 @@ impl Fixture {
         client.apply(JournalNode::parse(JOURNALS).unwrap().to_apply_request().unwrap()).await.unwrap();
         let tasks = TaskGroup::new("test");
         let publisher = Publisher::new(AppendService::new(client, tasks.child("appends")), None);
-        let app = Counter { options: PostgresOptions { overlap, ..world.server.options() } };
+        let app = Counter { options: PostgresOptions { overlap, ..world.options() } };
         Fixture { world, broker, tasks, publisher, app, end: 0, published: BTreeMap::new() }
     }
 
@@ -220,9 +220,9 @@ async fn counts_exactly_once(overlap: Overlap) {
 
     // The server dies, and comes back.
     fixture.publish(40).await;
-    fixture.world.server.crash();
+    fixture.world.server.crash().unwrap();
     fixture.publish(20).await;
-    fixture.world.server.start_again(&[]);
+    fixture.world.server.start_again(&[]).unwrap();
     fixture.counted(&second).await;
 
     // A process leaves in order, and another one takes over.

@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod app;
-mod server;
 mod store;
 mod tls;
 mod world;

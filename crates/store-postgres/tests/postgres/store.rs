@@ -19,7 +19,7 @@ async fn a_fresh_shard_has_fence_1_and_each_primary_raises_it() {
         assert_eq!(world.row().await, (fence, i64::from(fence)));
     }
     // Shards do not know each other.
-    let mut other = PostgresStore::open("another", world.server.options(), &world.tasks).await.unwrap();
+    let mut other = PostgresStore::open("another", world.options(), &world.tasks).await.unwrap();
     assert!(other.restore_checkpoint().await.unwrap().sources.is_empty());
 }
 
@@ -48,7 +48,7 @@ async fn a_zombie_cannot_commit_and_what_it_wrote_is_rolled_back() {
 async fn only_one_of_two_which_begin_a_shard_at_once_commits() {
     let world = World::new().await;
     let open = async |shard: &str| {
-        let mut store = PostgresStore::open(shard, world.server.options(), &world.tasks).await.unwrap();
+        let mut store = PostgresStore::open(shard, world.options(), &world.tasks).await.unwrap();
         (store.restore_checkpoint().await.map(|_| ()), store)
     };
     for shard in 0..20 {
@@ -73,7 +73,7 @@ async fn only_one_of_two_which_begin_a_shard_at_once_commits() {
 async fn a_negative_fence_violates_the_primary_key() {
     let world = World::new().await;
     world.sql.execute("INSERT INTO gazette_checkpoints VALUES ($1, -1, '')", &[&SHARD]).await.unwrap();
-    let mut store = PostgresStore::open(SHARD, world.server.options(), &world.tasks).await.unwrap();
+    let mut store = PostgresStore::open(SHARD, world.options(), &world.tasks).await.unwrap();
     let error = text(&*store.restore_checkpoint().await.unwrap_err());
     assert!(
         error.contains("duplicate key value violates unique constraint \"gazette_checkpoints_pkey\""),
@@ -86,7 +86,7 @@ async fn a_negative_fence_violates_the_primary_key() {
 async fn without_its_table_a_store_says_so() {
     let world = World::new().await;
     world.sql.batch_execute("DROP TABLE gazette_checkpoints").await.unwrap();
-    let mut store = PostgresStore::open(SHARD, world.server.options(), &world.tasks).await.unwrap();
+    let mut store = PostgresStore::open(SHARD, world.options(), &world.tasks).await.unwrap();
     let error = text(&*store.restore_checkpoint().await.unwrap_err());
     assert!(error.contains("relation \"gazette_checkpoints\" does not exist"), "{error}");
 }
@@ -228,8 +228,8 @@ async fn a_connection_which_was_lost_between_transactions_is_replaced() {
     let (mut store, _) = world.store().await;
     store.execute(ADD, &[&"key"]).await.unwrap();
     commit(&mut store, 1).await.unwrap();
-    world.server.stop();
-    world.server.start_again(&[]);
+    world.server.stop().unwrap();
+    world.server.start_again(&[]).unwrap();
     world.reconnect().await;
     store.execute(ADD, &[&"key"]).await.unwrap();
     commit(&mut store, 2).await.unwrap();
@@ -241,8 +241,8 @@ async fn a_connection_which_is_lost_within_a_transaction_fails_it() {
     let mut world = World::new().await;
     let (mut store, _) = world.store().await;
     store.execute(ADD, &[&"key"]).await.unwrap();
-    world.server.crash();
-    world.server.start_again(&[]);
+    world.server.crash().unwrap();
+    world.server.start_again(&[]).unwrap();
     world.reconnect().await;
     let error = store.execute(ADD, &[&"key"]).await.unwrap_err();
     assert!(error.is_retryable() && !error.may_have_committed(), "{error}");
@@ -275,10 +275,10 @@ async fn a_server_which_dies_before_it_committed_has_committed_nothing() {
     store.execute(ADD, &[&"key"]).await.unwrap();
     let commit = store.start_commit(checkpoint(1), Vec::new());
     world.until("query = 'COMMIT' AND wait_event = 'advisory'").await;
-    world.server.crash();
+    world.server.crash().unwrap();
     let error = commit.await.unwrap_err();
     assert!(is_unknown(&error) && text(&error).contains("outcome is unknown"), "{error}");
-    world.server.start_again(&[]);
+    world.server.start_again(&[]).unwrap();
     world.reconnect().await;
     let (_, restored) = world.store().await;
     assert_eq!((restored, world.count("key").await), (0, None));
@@ -290,19 +290,19 @@ async fn a_server_which_dies_after_it_committed_has_committed_all() {
     let mut world = World::new().await;
     let (store, _) = world.store().await;
     drop(store);
-    world.server.stop();
-    world.server.start_again(&["synchronous_standby_names=nobody", "synchronous_commit=local"]);
+    world.server.stop().unwrap();
+    world.server.start_again(&["synchronous_standby_names=nobody", "synchronous_commit=local"]).unwrap();
     world.reconnect().await;
-    let mut store = PostgresStore::open(SHARD, world.server.options(), &world.tasks).await.unwrap();
+    let mut store = PostgresStore::open(SHARD, world.options(), &world.tasks).await.unwrap();
     store.restore_checkpoint().await.unwrap();
     store.transaction().await.unwrap().batch_execute("SET LOCAL synchronous_commit = on").await.unwrap();
     store.execute(ADD, &[&"key"]).await.unwrap();
     let commit = store.start_commit(checkpoint(1), Vec::new());
     world.until("query = 'COMMIT' AND wait_event = 'SyncRep'").await;
     assert!(commit.try_result().is_none());
-    world.server.crash();
+    world.server.crash().unwrap();
     assert!(is_unknown(&commit.await.unwrap_err()));
-    world.server.start_again(&[]);
+    world.server.start_again(&[]).unwrap();
     world.reconnect().await;
     let (_, restored) = world.store().await;
     assert_eq!((restored, world.count("key").await), (1, Some(1)));
@@ -327,7 +327,7 @@ async fn a_primary_which_hangs_lets_go_of_its_rows() {
 async fn a_shard_which_ends_ends_its_sessions() {
     let world = World::new().await;
     let tasks = world.tasks.child("shard");
-    let mut store = PostgresStore::open(SHARD, world.server.options(), &tasks).await.unwrap();
+    let mut store = PostgresStore::open(SHARD, world.options(), &tasks).await.unwrap();
     store.restore_checkpoint().await.unwrap();
     store.execute(ADD, &[&"key"]).await.unwrap();
     let (_promise, dependency) = OpFuture::pair();

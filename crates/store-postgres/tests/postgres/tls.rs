@@ -7,8 +7,8 @@ use std::process::Command;
 use consumer::Store;
 use runtime::TaskGroup;
 use store_postgres::{PostgresOptions, PostgresStore};
+use store_servers::PostgresServer;
 
-use crate::server::{Server, give_secret};
 use crate::world::{SHARD, commit, text};
 
 fn openssl(dir: &Path, arguments: &[&str]) {
@@ -26,8 +26,8 @@ fn certificates(dir: &Path) {
     std::fs::write(dir.join("san"), "subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n").unwrap();
     let sign = "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile san -out server.crt";
     openssl(dir, &sign.split(' ').collect::<Vec<_>>());
-    give_secret(&dir.join("server.key"));
-    give_secret(&dir.join("server.crt"));
+    PostgresServer::give_secret(&dir.join("server.key")).unwrap();
+    PostgresServer::give_secret(&dir.join("server.crt")).unwrap();
 }
 
 #[tokio::test]
@@ -36,7 +36,11 @@ async fn a_required_encryption_verifies_the_server() {
     let (listen, port_setting) = ("listen_addresses=127.0.0.1", format!("port={port}"));
     let settings =
         ["ssl=on", "ssl_cert_file=../server.crt", "ssl_key_file=../server.key", listen, &port_setting];
-    let server = Server::start_with(&settings, certificates);
+    let server = PostgresServer::start_with(&settings, |dir| {
+        certificates(dir);
+        Ok(())
+    })
+    .unwrap();
     let connection = |host: &str, mode: &str| {
         let text =
             format!("host={host} hostaddr=127.0.0.1 port={port} user=courant dbname=postgres sslmode={mode}");

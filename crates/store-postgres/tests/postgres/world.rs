@@ -5,8 +5,7 @@ use consumer::Store;
 use proto::consumer::{Checkpoint, checkpoint::Source};
 use runtime::TaskGroup;
 use store_postgres::{PostgresOptions, PostgresStore, tokio_postgres};
-
-use crate::server::Server;
+use store_servers::PostgresServer;
 
 pub const SHARD: &str = "/a/group/items/shard";
 
@@ -16,7 +15,7 @@ pub const TABLES: &str = "
     CREATE TABLE counts (key TEXT PRIMARY KEY, count BIGINT NOT NULL);";
 
 pub struct World {
-    pub server: Server,
+    pub server: PostgresServer,
     pub tasks: TaskGroup,
     /// Besides the stores.
     pub sql: tokio_postgres::Client,
@@ -24,18 +23,23 @@ pub struct World {
 
 impl World {
     pub async fn new() -> World {
-        World::over(Server::start()).await
+        World::over(PostgresServer::start().unwrap()).await
     }
 
-    pub async fn over(server: Server) -> World {
-        let sql = server.session().await;
+    pub async fn over(server: PostgresServer) -> World {
+        let sql = session(&server).await;
         sql.batch_execute(TABLES).await.unwrap();
         World { server, tasks: TaskGroup::new("test"), sql }
     }
 
+    /// How the server is reached.
+    pub fn options(&self) -> PostgresOptions {
+        options(&self.server)
+    }
+
     /// After the server was started again.
     pub async fn reconnect(&mut self) {
-        self.sql = self.server.session().await;
+        self.sql = session(&self.server).await;
     }
 
     /// A store, and the number of the checkpoint that it restores.
@@ -44,7 +48,7 @@ impl World {
     }
 
     pub async fn store_with(&self, adjust: impl FnOnce(&mut PostgresOptions)) -> (PostgresStore, i64) {
-        let mut options = self.server.options();
+        let mut options = self.options();
         adjust(&mut options);
         let mut store = PostgresStore::open(SHARD, options, &self.tasks).await.unwrap();
         let restored = store.restore_checkpoint().await.unwrap();
@@ -73,6 +77,20 @@ impl World {
             tokio::task::yield_now().await;
         }
     }
+}
+
+pub fn options(server: &PostgresServer) -> PostgresOptions {
+    PostgresOptions::parse(&server.connection()).unwrap()
+}
+
+/// A session besides those of stores.
+async fn session(server: &PostgresServer) -> tokio_postgres::Client {
+    let (client, session) = options(server).config.connect(tokio_postgres::NoTls).await.unwrap();
+    TaskGroup::new("session").spawn("session", runtime::OnError::Log, async move {
+        drop(session.await); // The server may end before it.
+        Ok(())
+    });
+    client
 }
 
 pub const ADD: &str =
