@@ -4,14 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::specs::{JournalNode, ShardSet};
-use client::{
-    AppendService, ClientError, ClientOptions, CommittedReader, NewMessage, Publisher, ShardClient,
-};
+use client::specs::ShardSet;
+use client::{ClientError, ClientOptions, CommittedReader, NewMessage, Publisher, ShardClient};
 use consumer::{Consumer, ConsumerOptions};
-use message::mapping::Target;
-use message::{Flags, Framing, Sequencer};
-use proto::JournalName;
+use message::{Flags, Sequencer};
 use proto::consumer::replica_status::Code;
 use proto::consumer::{GetHintsRequest, ListRequest, StatRequest, StatResponse, list_response};
 use proto::protocol::ReadRequest;
@@ -50,11 +46,9 @@ impl Fixture {
 
     /// Over a broker which runs.
     pub async fn over(broker: TestBroker) -> Fixture {
-        let client = broker.client().unwrap();
-        client.apply(JournalNode::parse(JOURNALS).unwrap().to_apply_request().unwrap()).await.unwrap();
-        let tasks = TaskGroup::new("test");
-        let publisher = Publisher::new(AppendService::new(client, tasks.child("appends")), None);
-        Fixture { broker, tasks, publisher }
+        broker.create_journals(JOURNALS).await.unwrap();
+        let publisher = broker.publisher().unwrap();
+        Fixture { broker, tasks: TaskGroup::new("test"), publisher }
     }
 
     pub async fn member(&self, app: &Counter) -> Consumer {
@@ -85,8 +79,8 @@ impl Fixture {
     pub async fn publish(&self, keys: &[&str]) -> i64 {
         let mut end = 0;
         for key in keys {
-            let target = Target { journal: JournalName::parse(KEYS).unwrap(), framing: Framing::Json };
-            let published = self.publisher.publish_committed(|_| Ok(target), Count::of(key)).unwrap();
+            let published =
+                self.publisher.publish_committed(|_| testkit::target(KEYS), Count::of(key)).unwrap();
             end = published.await.unwrap().commit.as_ref().unwrap().end;
         }
         end

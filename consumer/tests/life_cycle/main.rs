@@ -7,6 +7,7 @@ mod faults;
 mod fixture;
 mod hand_over;
 mod pruning;
+mod testkit_use;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;

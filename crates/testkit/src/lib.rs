@@ -1,105 +1,74 @@
-//! A cluster within a test: a broker with embedded etcd, in this process, on loopback and in a temporary directory.
+//! A cluster within a test: broker, etcd and consumers in this process, on loopback and in a temporary directory.
 //!
-//! [`TestBroker`] is for tests of this project and for authors of applications: their consumers and clients talk to it
-//! over real connections, as they would to `courant serve`. It knows no faults; tests that kill use processes.
+//! For authors of applications: a test starts a broker, creates journals, starts the application, creates shards, publishes,
+//! waits until all of it was processed, and looks at what came of it. Everything speaks over real connections, as it would
+//! to `courant serve`.
+//!
+//! ```no_run
+//! # use testkit::{TestBroker, TestConsumer};
+//! # use runtime::BoxError;
+//! # async fn test<A: consumer::Application>(app: A, message: A::Message) -> Result<(), BoxError>
+//! # where A: Clone, A::Message: Default {
+//! let broker = TestBroker::start().await?;
+//! broker.create_journals(include_str!("../../../examples/stream-sum/journals.yaml")).await?;
+//! let consumer = TestConsumer::start(&broker, app.clone()).await?;
+//! consumer.create_shards(include_str!("../../../examples/stream-sum/shards.yaml")).await?;
+//!
+//! let mapping = |_: &A::Message| testkit::target("examples/stream-sum/chunks/part-000");
+//! broker.publisher()?.publish_committed(mapping, message)?.await?;
+//! consumer.wait_for_shards().await?;
+//! assert!(broker.committed::<A::Message>("examples/stream-sum/sums").await?.is_empty());
+//!
+//! consumer.crash().await?;        // or stop(), which leaves in order
+//! let next = TestConsumer::start(&broker, app).await?;
+//! next.wait_for_primary("chunks-part-000").await?;
+//! next.stop().await?;
+//! broker.stop().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! etcd is embedded in the broker. A test which needs a real one starts [`EtcdServer`], and names it in the broker's options.
+//! Nothing here knows faults of machines or networks; tests of those use processes.
 
-use std::path::Path;
+mod broker;
+mod consumer;
 
-use broker::{Broker, BrokerOptions};
-use client::{ClientOptions, JournalClient};
-use runtime::{BoxError, TaskGroup};
-use tempfile::TempDir;
+use std::time::Duration;
 
-/// A running broker and its directory, which is removed when this is dropped.
-pub struct TestBroker {
-    broker: Broker,
-    bind: String,
-    dir: TempDir,
-    tasks: TaskGroup,
+pub use ::broker::EtcdChoice;
+use message::Framing;
+use message::mapping::{MappingError, Target};
+use proto::JournalName;
+use runtime::{BoxError, Clock};
+pub use store_servers::EtcdServer;
+
+pub use crate::broker::TestBroker;
+pub use crate::consumer::TestConsumer;
+
+/// Longest wait for anything: a test which waits for longer waits in vain.
+const WAIT_LIMIT: Duration = Duration::from_secs(60);
+/// Between two looks at what cannot be watched.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// A journal of JSON lines, to be published to.
+///
+/// # Errors
+/// If the name is malformed.
+pub fn target(journal: &str) -> Result<Target, MappingError> {
+    let journal = JournalName::parse(journal).map_err(MappingError::Name)?;
+    Ok(Target { journal, framing: Framing::Json })
 }
 
-impl TestBroker {
-    /// Starts a broker on a free port.
-    ///
-    /// # Errors
-    /// If it cannot start; see [`Broker::start`].
-    pub async fn start() -> Result<TestBroker, BoxError> {
-        TestBroker::start_with(|_| {}).await
-    }
-
-    /// Starts a broker whose options `adjust` may change.
-    ///
-    /// # Errors
-    /// If it cannot start; see [`Broker::start`].
-    pub async fn start_with(adjust: impl FnOnce(&mut BrokerOptions)) -> Result<TestBroker, BoxError> {
-        let dir = TempDir::with_prefix("courant-testkit-")?;
-        let mut options = BrokerOptions::embedded(dir.path().join("data"));
-        adjust(&mut options);
-        // On the heap: the future of a whole broker would burden the stack of every test.
-        let broker = Box::pin(Broker::start(options)).await?;
-        let bind = broker.endpoint().trim_start_matches("http://").to_owned();
-        Ok(TestBroker { broker, bind, dir, tasks: TaskGroup::new("testkit") })
-    }
-
-    /// Stops the broker in order, and starts it again on its port and directory, as changed by `adjust`.
-    ///
-    /// # Errors
-    /// If it failed, or cannot start again.
-    pub async fn restart(self, adjust: impl FnOnce(&mut BrokerOptions)) -> Result<TestBroker, BoxError> {
-        let TestBroker { broker, bind, dir, tasks } = self;
-        let mut options = BrokerOptions::embedded(dir.path().join("data"));
-        options.bind.clone_from(&bind);
-        adjust(&mut options);
-        broker.stop().await?;
-        Ok(TestBroker { broker: Box::pin(Broker::start(options)).await?, bind, dir, tasks })
-    }
-
-    /// The URL of the broker, and of its etcd.
-    pub fn endpoint(&self) -> &str {
-        self.broker.endpoint()
-    }
-
-    /// The broker.
-    pub fn broker(&self) -> &Broker {
-        &self.broker
-    }
-
-    /// A directory which lives as long as this.
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
-    }
-
-    /// A client of the broker. Its tasks end with [`TestBroker::stop`].
-    ///
-    /// # Errors
-    /// Never, as the endpoint is a valid one.
-    pub fn client(&self) -> Result<JournalClient, BoxError> {
-        Ok(JournalClient::new(self.endpoint(), ClientOptions::new(self.tasks.child("client")))?)
-    }
-
-    /// Stops the broker in order.
-    ///
-    /// # Errors
-    /// If a part of it failed.
-    pub async fn stop(self) -> Result<(), BoxError> {
-        self.tasks.cancel();
-        self.broker.stop().await
-    }
+/// Waits for what is expected to come soon.
+async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> Result<T, BoxError> {
+    let waited = Clock::system().timeout(WAIT_LIMIT, happens).await;
+    waited.map_err(|_| format!("after {WAIT_LIMIT:?} still waiting for {what}").into())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_broker_restarts_on_its_port_and_directory() {
-        let broker = TestBroker::start().await.unwrap();
-        let endpoint = broker.endpoint().to_owned();
-        let id = broker.broker().id().clone();
-        let client = broker.client().unwrap();
-        assert!(client.list(Default::default()).await.unwrap().journals.is_empty());
-        let broker = broker.restart(|options| options.journal_limit = 5).await.unwrap();
-        assert_eq!((broker.endpoint(), broker.broker().id()), (endpoint.as_str(), &id));
-        broker.stop().await.unwrap();
+/// The address in a choice of etcd; none if it is embedded.
+fn etcd_address(choice: &EtcdChoice) -> Option<String> {
+    match choice {
+        EtcdChoice::Embedded => None,
+        EtcdChoice::Address(address) => Some(address.clone()),
     }
 }
