@@ -161,16 +161,18 @@ impl Scatter {
         is_news
     }
 
-    /// Sends a proposal with its registers, and the time at which its fragment got its first content. Blocks while a peer is
-    /// behind; never does if there was room.
+    /// Sends a proposal with its registers, the time at which its fragment got its first content, and the trace that it is
+    /// part of. Blocks while a peer is behind; never does if there was room.
     pub(crate) fn propose(
         &mut self,
         proposal: &Fragment,
         registers: &LabelSet,
         first_append: Option<Duration>,
         acknowledge: bool,
+        trace_context: Option<String>,
     ) {
         let opening = self.opening.take();
+        let trace_context = trace_context.unwrap_or_default();
         let settled_through = Some(self.settled_through);
         let first_append = first_append.and_then(|at| i64::try_from(at.as_nanos()).ok());
         self.send(|id| ReplicateRequest {
@@ -181,6 +183,7 @@ impl Scatter {
             acknowledge,
             settled_through,
             first_append,
+            trace_context: trace_context.clone(),
             ..ReplicateRequest::default()
         });
     }

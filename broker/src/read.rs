@@ -18,7 +18,7 @@ use proto::Canonical;
 use proto::protocol::journal_client::JournalClient;
 use proto::protocol::{ReadRequest, ReadResponse};
 use runtime::prometheus::IntCounterVec;
-use runtime::{CancellationToken, Clock, Instant};
+use runtime::{CancellationToken, Clock, Instant, trace};
 use std::time::Duration;
 use stores::Stores;
 use tokio::sync::watch;
@@ -322,7 +322,7 @@ pub async fn proxy(
     request.header = Some(resolution.header.clone().canonical());
     let call = |mut client: JournalClient<Channel>| {
         let request = request.clone();
-        async move { client.read(request).await }
+        async move { client.read(trace::request(request)).await }
     };
     let (endpoint, responses) = peers.ask(&resolution.header, call).await.map_err(ServiceError::Peer)?;
     let (peers, mut responses) = (peers.clone(), responses.into_inner());

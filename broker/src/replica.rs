@@ -41,6 +41,7 @@ use proto::{JournalName, Revision};
 use runtime::{CancellationToken, Clock, Entropy, Instant, Metrics, OnError, TaskGroup};
 use stores::Stores;
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::Span;
 
 use crate::append::{APPENDS_IN_FLIGHT_BYTES_MAX, Content, ContentSpace, Place, Transition, Wants};
 use crate::error::ServiceError;
@@ -231,6 +232,8 @@ pub(crate) struct Job {
     pub(crate) roll_at_end: bool,
     /// Its content, whole.
     pub(crate) content: Arc<Content>,
+    /// The request that it came by.
+    pub(crate) span: Span,
     /// Where the outcome goes.
     pub(crate) reply: oneshot::Sender<Outcome>,
 }

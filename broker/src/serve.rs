@@ -17,7 +17,6 @@ const THREADS_LIMIT: Duration = Duration::from_secs(2);
 ///
 /// What the person who started it must know is printed to standard error, whatever the level of the log.
 pub fn serve(args: ServeArgs) -> ExitCode {
-    runtime::logging::init(&args.log);
     runtime::limits::raise_open_files();
     let outcome = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(threads) => {
@@ -37,6 +36,7 @@ pub fn serve(args: ServeArgs) -> ExitCode {
 }
 
 async fn run(args: ServeArgs) -> Result<(), BoxError> {
+    let _logging = runtime::logging::init(&args.log, "courant")?;
     let options = BrokerOptions::from_args(args)?;
     tracing::info!(?options, "broker configuration");
     let etcd = options.etcd.clone();

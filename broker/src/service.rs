@@ -20,6 +20,7 @@ use proto::{Canonical, Revision, Validate};
 use runtime::{CancellationToken, panic_text};
 use tokio::sync::watch;
 use tonic::{Request, Response, Streaming};
+use tracing::Span;
 
 use crate::append::{self, AppendContext};
 use crate::error::ServiceError;
@@ -190,6 +191,7 @@ impl Shell {
 
     async fn read(&self, request: ReadRequest) -> Result<read::ReadStream, tonic::Status> {
         request.validate().map_err(ServiceError::from)?;
+        Span::current().record("journal", &request.journal);
         let args = ResolveArgs {
             journal: &request.journal,
             may_proxy: !request.do_not_proxy,

@@ -76,7 +76,6 @@ pub fn config_text<'a>(arguments: impl Iterator<Item = &'a Arg>, matches: &ArgMa
 }
 
 fn serve<A: Application>(app: A, name: &str, args: ServeArgs) -> ExitCode {
-    runtime::logging::init(&args.log);
     runtime::limits::raise_open_files();
     let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = match threads {
@@ -93,6 +92,7 @@ fn serve<A: Application>(app: A, name: &str, args: ServeArgs) -> ExitCode {
 }
 
 async fn serve_until_signal<A: Application>(app: A, name: &str, args: ServeArgs) -> Result<(), BoxError> {
+    let _logging = runtime::logging::init(&args.log, name)?;
     let options = ConsumerOptions::from_args(args, name)?;
     tracing::info!(?options, "consumer configuration");
     let (etcd, prefix) = (options.etcd.clone(), options.prefix.clone());

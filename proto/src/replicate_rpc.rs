@@ -41,6 +41,7 @@ impl ReplicateRequest {
         ensure!(self.deprecated_journal.is_empty(), "unexpected DeprecatedJournal with Content");
         ensure!(self.settled_through.is_none(), "unexpected SettledThrough with Content");
         ensure!(self.first_append.is_none(), "unexpected FirstAppend with Content");
+        ensure!(self.trace_context.is_empty(), "unexpected TraceContext with Content");
         Ok(())
     }
 }

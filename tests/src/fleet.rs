@@ -56,8 +56,8 @@ pub struct FleetOptions {
     pub durability: &'static str,
     /// `--log.level` of brokers and summers.
     pub log_level: &'static str,
-    /// Environment of brokers, such as credentials of stores.
-    pub broker_envs: Vec<(String, String)>,
+    /// Environment of brokers and summers, such as credentials of stores.
+    pub envs: Vec<(String, String)>,
     /// Size of each broker's disk, in MiB; `None` for the disk that temporary files are on. Needs a sandbox.
     pub disk_mib: Option<u32>,
 }
@@ -72,7 +72,7 @@ impl Default for FleetOptions {
             lease: Duration::from_secs(10),
             durability: "process",
             log_level: "warn",
-            broker_envs: Vec::new(),
+            envs: Vec::new(),
             disk_mib: None,
         }
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use futures::Stream;
 use proto::protocol::{AppendRequest, AppendResponse, Header};
+use runtime::trace;
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -39,7 +40,7 @@ where
         message.map_err(keep).ok()
     });
     let messages = futures::StreamExt::chain(futures::stream::iter([opening]), rest);
-    let outcome = client.append(messages).await;
+    let outcome = client.append(trace::request(messages)).await;
     if let Some(status) = failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(Failure::Client(status));
     }

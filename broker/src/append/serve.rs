@@ -13,6 +13,7 @@ use proto::protocol::{AppendRequest, AppendResponse, Header, JournalSpec, LabelS
 use proto::{Revision, canonical};
 use runtime::backoff::Backoff;
 use tokio::sync::oneshot;
+use tracing::Span;
 
 use super::content::Content;
 use super::failure::Failure;
@@ -89,6 +90,7 @@ where
     S: Stream<Item = Result<AppendRequest, tonic::Status>> + Unpin + Send + 'static,
 {
     let opening = receive::opening(&mut stream).await?;
+    Span::current().record("journal", &opening.journal);
     Ok(Append::new(context, opening, stream).run().await?)
 }
 
@@ -364,6 +366,7 @@ where
             subtract_registers: self.request.subtract_registers.clone(),
             roll_at_end: self.roll_at_end,
             content: Arc::clone(&received.content),
+            span: Span::current(),
             reply,
         };
         // The sum is taken while the group is formed and written.

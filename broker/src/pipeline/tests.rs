@@ -64,10 +64,16 @@ fn response(status: Status) -> ReplicateResponse {
 fn peers_get_the_same_messages_and_only_the_first_has_a_header() {
     let (mut scatter, _gather, mut far) = started();
     let registers = LabelSet::from_pairs([("a-name", "value")]);
-    scatter.propose(&fragment(0, 0), &registers, None, true);
+    scatter.propose(&fragment(0, 0), &registers, None, true, None);
     scatter.content(&[Bytes::from_static(b"foo")], 0);
     scatter.content(&[Bytes::from_static(b"b"), Bytes::from_static(b"ar")], 3);
-    scatter.propose(&fragment(0, 6), &registers, Some(std::time::Duration::new(3, 7)), true);
+    scatter.propose(
+        &fragment(0, 6),
+        &registers,
+        Some(std::time::Duration::new(3, 7)),
+        true,
+        Some("trace".to_owned()),
+    );
     for (peer, suffix) in far.iter_mut().zip(["peer-a", "peer-b"]) {
         let got: Vec<_> = std::iter::from_fn(|| peer.requests.try_recv().ok()).collect();
         let opening = &got[0];
@@ -83,6 +89,7 @@ fn peers_get_the_same_messages_and_only_the_first_has_a_header() {
             acknowledge: true,
             settled_through: Some(0),
             first_append: Some(3_000_000_007),
+            trace_context: "trace".to_owned(),
             ..ReplicateRequest::default()
         };
         assert_eq!(got[3..], [commit]);
@@ -136,7 +143,7 @@ async fn the_first_peer_that_fails_is_named() {
     let error = gather.round().await.unwrap_err().to_string();
     assert_eq!(error, r#"recv from zone:"zone" suffix:"peer-b" : unexpected EOF"#);
     let scatter = std::thread::spawn(move || {
-        scatter.propose(&fragment(0, 0), &LabelSet::default(), None, true);
+        scatter.propose(&fragment(0, 0), &LabelSet::default(), None, true, None);
         scatter
     });
     let scatter = scatter.join().unwrap();
@@ -152,7 +159,7 @@ fn without_peers_there_is_nobody_to_wait_for() {
     let mut header = header();
     header.route = Some(Route { members: vec![id("self")], primary: 0, endpoints: Vec::new() });
     let (mut scatter, mut gather) = start(&header, &Nobody).unwrap();
-    scatter.propose(&fragment(0, 0), &LabelSet::default(), None, true);
+    scatter.propose(&fragment(0, 0), &LabelSet::default(), None, true, None);
     assert!(scatter.is_empty());
     let round = futures::FutureExt::now_or_never(gather.round()).unwrap();
     assert_eq!(round, Ok(Vec::new()));

@@ -9,7 +9,7 @@ use proto::Canonical;
 use proto::protocol::process_spec::Id;
 use proto::protocol::{Fragment, Header, ReadRequest, ReadResponse, Route, Status};
 use runtime::backoff::Backoff;
-use runtime::{CancellationToken, Clock, Instant};
+use runtime::{CancellationToken, Clock, Instant, trace};
 use std::time::Duration;
 use tonic::Streaming;
 
@@ -161,7 +161,7 @@ impl Elsewhere {
             do_not_proxy: asking == Asking::Spool,
             ..self.request.clone()
         };
-        let mut responses = client.read(request).await?.into_inner();
+        let mut responses = client.read(trace::request(request)).await?.into_inner();
         let Some(first) = responses.message().await? else { return Ok(None) };
         let is_sent = |fragment: &Fragment| asking == Asking::All || fragment.backing_store.is_empty();
         let has_it = first.status() == Status::Ok

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use fragment::Fragment;
 use futures::FutureExt;
+use proto::JournalName;
+use runtime::trace;
 use tokio::sync::oneshot;
+use tracing::Span;
 
 use super::owner::{Owner, Worked};
 use super::synchronise::NOTIFY_AFTER;
@@ -35,6 +38,29 @@ pub(super) struct Settlement {
     answers: Vec<Answer>,
     completed: Option<CompletedSpool>,
     written: Option<Written>,
+    /// Of the group, which ends here.
+    _span: Span,
+}
+
+/// The span of a group's commit: part of the trace of its first append that is traced, and linked to those of the others.
+struct GroupSpan(Span);
+
+impl Default for GroupSpan {
+    fn default() -> GroupSpan {
+        GroupSpan(Span::none())
+    }
+}
+
+impl GroupSpan {
+    fn join(&mut self, append: &Span, journal: &JournalName) {
+        match (append.is_disabled(), self.0.is_disabled()) {
+            (true, _) => {}
+            (false, true) => {
+                self.0 = tracing::info_span!(target: trace::TARGET, parent: append, "commit group", %journal);
+            }
+            (false, false) => drop(self.0.follows_from(append)),
+        }
+    }
 }
 
 /// A group that is about to be written.
@@ -67,7 +93,12 @@ impl Owner {
             let Formed { work, answers } = self.form(&writer);
             let Some(work) = work else {
                 self.writer = Some(writer);
-                self.ledger.follow(Settlement { answers, completed: None, written: None });
+                self.ledger.follow(Settlement {
+                    answers,
+                    completed: None,
+                    written: None,
+                    _span: Span::none(),
+                });
                 continue;
             };
             if !self.write(writer, work, answers) {
@@ -93,6 +124,7 @@ impl Owner {
         let (known, now) = (self.known(spool.fragment()), self.deps.clock.unix_now());
         let mut former = GroupFormer::new(spool, known, &self.terms, &self.policy, now);
         let (mut answers, mut contents) = (Vec::new(), Vec::new());
+        let mut span = GroupSpan::default();
         while let Some(job) = self.queue.front() {
             if job.admitted < self.synced_at {
                 // Its route may be older than the pipeline's, which is to be published before there is content.
@@ -103,6 +135,7 @@ impl Owner {
             let outcome = match former.offer(&job.offer()) {
                 Admission::Joined(place) => {
                     contents.push(Arc::clone(&job.content));
+                    span.join(&job.span, &self.place.head.journal);
                     Outcome::Committed(place, former.codec())
                 }
                 Admission::Refused(status, registers) => Outcome::Refused(status, registers),
@@ -119,7 +152,7 @@ impl Owner {
         }
         let work = former.finish().map(|group| {
             let crate::append::Group { roll, bytes, registers } = group;
-            GroupWork { roll, contents, bytes, registers, now }
+            GroupWork { roll, contents, bytes, registers, now, span: span.0 }
         });
         // Without peers, a group that writes nothing has nothing to wait for but the groups before it.
         let is_needed =
@@ -131,13 +164,14 @@ impl Owner {
     fn write(&mut self, mut writer: Writer, work: GroupWork, answers: Vec<Answer>) -> bool {
         writer.scatter.settle_through(self.confirmation.through);
         self.notify_at = None;
+        let span = work.span.clone();
         let in_place = work.bytes <= INLINE_WRITE_BYTES_MAX
             && work.is_plain()
             && writer.scatter.has_room(INLINE_MESSAGES_MAX)
             && self.latest_file.is_some();
         if in_place {
             let result = writer.write(&work);
-            self.on_written(writer, result, answers);
+            self.on_written(writer, result, answers, span);
             return true;
         }
         let write = move || {
@@ -145,12 +179,18 @@ impl Owner {
             (writer, result)
         };
         let written = self.deps.tasks.spawn_blocking("write group", write);
-        let written = written.map(|(writer, result)| Worked::Written(writer, result, answers));
+        let written = written.map(|(writer, result)| Worked::Written(writer, result, answers, span));
         self.work = Some(written.boxed());
         false
     }
 
-    pub(super) fn on_written(&mut self, writer: Writer, result: GroupResult, answers: Vec<Answer>) {
+    pub(super) fn on_written(
+        &mut self,
+        writer: Writer,
+        result: GroupResult,
+        answers: Vec<Answer>,
+        span: Span,
+    ) {
         let GroupResult { completed, written, bytes, outcome } = result;
         self.latest_file = written.file.clone().or(self.latest_file.take());
         let metrics = &self.deps.metrics;
@@ -174,7 +214,7 @@ impl Owner {
             None => Some(PipelineError::TornDown),
         };
         self.writer = Some(writer);
-        self.ledger.write(Settlement { answers, completed, written: Some(written) });
+        self.ledger.write(Settlement { answers, completed, written: Some(written), _span: span });
         if self.deps.durability == Durability::Process {
             self.ledger.on_synced(self.ledger.written());
         }
@@ -230,7 +270,7 @@ impl Owner {
     /// Answers everything unsettled with `error`. What was written stays in the spool, and is held until the replicas agree
     /// on it.
     fn fail_unsettled(&mut self, error: &AppendError) {
-        for Settlement { answers, completed, written } in self.ledger.abandon() {
+        for Settlement { answers, completed, written, .. } in self.ledger.abandon() {
             let end = |fragment: &Fragment| fragment.end;
             self.hold(completed.as_ref().map_or(0, |spool| end(&spool.completed.fragment)), completed, None);
             self.hold(written.as_ref().map_or(0, |written| end(&written.fragment)), None, written);

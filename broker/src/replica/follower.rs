@@ -8,6 +8,8 @@ use fragment::Fragment;
 use fragment::spool::Outcome;
 use proto::Validate;
 use proto::protocol::{LabelSet, ReplicateRequest, ReplicateResponse, Status};
+use runtime::trace;
+use tracing::Span;
 
 use crate::spool::{CompletedSpool, Durability, SpoolDir, Written};
 
@@ -128,6 +130,16 @@ fn propose(
     // The primary's time, where it says: the fragment's place in its store may depend on it.
     let first_append = message.first_append.and_then(|at| u64::try_from(at).ok());
     let now = first_append.map_or(now, Duration::from_nanos);
+    let journal = &proposal.journal;
+    let span = match message.trace_context.as_str() {
+        "" => Span::none(),
+        context => {
+            let span = tracing::info_span!(target: trace::TARGET, "replicate", %journal);
+            trace::adopt_text(&span, context);
+            span
+        }
+    };
+    let _within = span.entered();
     let before = dir.spool().fragment().clone();
     let (completed, outcome) = dir.propose(&proposal, &registers, now).map_err(|err| err.to_string())?;
     let is_changed = *dir.spool().fragment() != before || matches!(outcome, Outcome::Committed { .. });

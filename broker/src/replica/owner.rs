@@ -16,6 +16,7 @@ use proto::protocol::process_spec::Id;
 use proto::protocol::{JournalSpec, ReplicateResponse, Route};
 use runtime::{BoxError, CancellationToken, Clock, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::Span;
 
 use super::adoption::{Adoption, Mark};
 use super::commit::{Answer, Settlement, Synced};
@@ -39,7 +40,7 @@ const QUEUE_MAX: usize = 1024;
 /// Work that is done where blocking is allowed.
 pub(super) enum Worked {
     Adopted(Result<Adopted, SpoolError>),
-    Written(Writer, GroupResult, Vec<Answer>),
+    Written(Writer, GroupResult, Vec<Answer>, Span),
     Proposed(Writer, Proposed),
     Applied(Writer, Applied),
 }
@@ -236,7 +237,7 @@ impl Owner {
     fn on_worked(&mut self, worked: Worked) {
         match worked {
             Worked::Adopted(adopted) => self.on_adopted(adopted),
-            Worked::Written(writer, result, answers) => self.on_written(writer, result, answers),
+            Worked::Written(writer, result, answers, span) => self.on_written(writer, result, answers, span),
             Worked::Proposed(writer, proposed) => self.on_proposed(writer, proposed),
             Worked::Applied(writer, applied) => self.on_applied(writer, applied),
         }

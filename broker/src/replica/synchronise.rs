@@ -244,7 +244,7 @@ impl Owner {
             if writer.scatter.has_room(1) && spool.uncommitted() == 0 {
                 let (fragment, registers) = (spool.fragment().to_proto(), spool.registers().clone());
                 let first_append = spool.first_append();
-                writer.scatter.propose(&fragment, &registers, first_append, false);
+                writer.scatter.propose(&fragment, &registers, first_append, false, None);
             }
         }
     }

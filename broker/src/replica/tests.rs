@@ -106,6 +106,7 @@ impl Fixture {
             subtract_registers: None,
             roll_at_end: false,
             content: Arc::new(buffer.finish()),
+            span: tracing::Span::none(),
             reply,
         };
         let replica = self.replica.clone();

@@ -11,6 +11,8 @@ use bytes::Bytes;
 use fragment::Fragment;
 use proto::Revision;
 use proto::protocol::LabelSet;
+use runtime::trace;
+use tracing::Span;
 
 use crate::append::Content;
 use crate::pipeline::Scatter;
@@ -34,6 +36,8 @@ pub(super) struct GroupWork {
     pub(super) registers: Arc<LabelSet>,
     /// The present, since the Unix epoch.
     pub(super) now: Duration,
+    /// Of its commit.
+    pub(super) span: Span,
 }
 
 /// What became of a group.
@@ -69,7 +73,9 @@ impl Writer {
         let written = self.dir.written();
         // After a failure this is what was committed before, and rolls the peers back.
         let first_append = self.dir.spool().first_append();
-        self.scatter.propose(&written.fragment.to_proto(), &written.registers, first_append, true);
+        let context = trace::context_of(&work.span);
+        let proposal = written.fragment.to_proto();
+        self.scatter.propose(&proposal, &written.registers, first_append, true, context);
         let bytes = u64::try_from(work.bytes).expect("a length");
         GroupResult { completed, written, bytes, outcome }
     }
@@ -88,7 +94,7 @@ impl Writer {
         };
         // Before anybody can agree: whoever finds this spool must not take it for one that was left behind.
         self.dir.mark_synced(revision)?;
-        self.scatter.propose(&proposal.to_proto(), registers, self.dir.spool().first_append(), true);
+        self.scatter.propose(&proposal.to_proto(), registers, self.dir.spool().first_append(), true, None);
         Ok(completed)
     }
 
@@ -96,7 +102,7 @@ impl Writer {
         let Some(proposal) = &work.roll else { return Ok(None) };
         let registers = self.dir.spool().registers().clone();
         let completed = self.dir.roll(proposal, &registers, work.now)?;
-        self.scatter.propose(&proposal.to_proto(), &registers, None, false);
+        self.scatter.propose(&proposal.to_proto(), &registers, None, false, None);
         Ok(completed)
     }
 

@@ -20,7 +20,7 @@ use proto::consumer::{
 };
 use proto::protocol::{Header, LabelSelector};
 use proto::{Canonical, Revision, Validate};
-use runtime::{BoxError, Clock, grpc};
+use runtime::{BoxError, Clock, grpc, trace};
 use tonic::{Request, Response};
 
 pub use decision::ResolveError;
@@ -88,7 +88,7 @@ impl ShardService {
         }
         if !resolution.is_local {
             let mut peer = self.peers.shard_client(header.as_ref())?;
-            let mut proxied = Request::new(StatRequest {
+            let mut proxied = trace::request(StatRequest {
                 header,
                 shard: shard.clone(),
                 read_through: read_through.clone(),

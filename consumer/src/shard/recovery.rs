@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use client::AppendService;
@@ -15,7 +15,7 @@ use proto::recoverylog::FsmHints;
 use proto::{JournalName, labels};
 use recoverylog::{Author, PlayError, Played, Player, Recorder};
 use runtime::backoff::Backoff;
-use runtime::{BoxError, TaskGroup};
+use runtime::{BoxError, TaskGroup, trace};
 
 use super::core::Core;
 use super::failure::Failure;
@@ -132,8 +132,14 @@ impl Playing {
         author: Author,
     ) -> Option<Result<Played, PlayError>> {
         let mut assigned = core.assigned.subscribe();
+        // From then on until the log is this author's: the time without a primary, as far as this process knows of it.
+        let span = OnceLock::new();
         let mut turn = pin!(async {
             if assigned.wait_for(|assigned| assigned.slot == 0).await.is_ok() {
+                let (shard, log) = (&core.id, &self.own_log);
+                span.get_or_init(
+                    || tracing::info_span!(target: trace::TARGET, parent: None, "recovery", %shard, %log),
+                );
                 self.await_predecessor(process, core).await;
             }
         });

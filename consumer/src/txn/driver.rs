@@ -5,7 +5,8 @@ use std::task::Poll;
 use client::{OpError, OpFuture, Publisher};
 use message::sequencer::{Pruning, Step};
 use message::{Envelope, Message, QueueOutcome, Sequencer};
-use runtime::{CancellationToken, Clock, Instant};
+use runtime::{CancellationToken, Clock, Instant, trace};
+use tracing::{Instrument, Span, field};
 
 use super::commit::{self, Parts};
 use super::core::{Effect, Event, Queued, Stage, Time, Trigger, TxnLoop, Wants};
@@ -45,6 +46,9 @@ pub(super) struct Driver<'a, A: Application> {
     /// The time of the last look at it.
     pub time: Time,
     pub turn: u32,
+    /// Of the running transaction, and of the one before it until that is complete.
+    pub span: Span,
+    pub prior_span: Span,
 }
 
 impl<A: Application> Driver<'_, A> {
@@ -189,6 +193,7 @@ impl<A: Application> Driver<'_, A> {
                 Effect::None => return Ok(false),
                 Effect::Finished => return Ok(true),
                 Effect::Begin(trigger) => {
+                    self.span = transaction_span(self.shard);
                     let begun = self.app.begin_txn(self.shard, self.store);
                     until_cancelled(&self.token, begun).await?.map_err(LoopError::Begin)?;
                     let publish_clock = self.clock.unix_now() + self.publish_clock_delta;
@@ -204,6 +209,9 @@ impl<A: Application> Driver<'_, A> {
                     self.core.step(now, Event::CommitStarted { acks, next })?
                 }
                 Effect::Completed(completed) => {
+                    self.prior_span.record("messages", completed.messages);
+                    self.prior_span.record("bytes", completed.bytes);
+                    self.prior_span = Span::none();
                     self.heads.on_completed(self.shard, &completed, &mut self.prior);
                     Effect::None
                 }
@@ -225,7 +233,12 @@ impl<A: Application> Driver<'_, A> {
         let envelope = self.sequencer.dequeued().expect("a message is ready");
         let bytes = u64::try_from(envelope.end - envelope.begin).unwrap_or(0);
         let consumed = self.app.consume_message(self.shard, self.store, envelope, self.publisher);
-        let consumed = until_cancelled(&self.token, consumed).await?.map_err(LoopError::Consume)?;
+        // Most transactions are not traced, and this is done for each message.
+        let consumed = match self.span.is_disabled() {
+            true => until_cancelled(&self.token, consumed).await,
+            false => until_cancelled(&self.token, consumed.instrument(self.span.clone())).await,
+        };
+        let consumed = consumed?.map_err(LoopError::Consume)?;
         match consumed {
             Consumed::Done => self.advance().await?,
             Consumed::Defer => return Ok(self.core.step(self.time, Event::Deferred)?),
@@ -240,6 +253,7 @@ impl<A: Application> Driver<'_, A> {
     /// Ends the running transaction (consumer protocol §3.5). Gives the number of acknowledgements queued behind it.
     async fn commit(&mut self) -> Result<usize, LoopError> {
         let finalized = self.app.finalize_txn(self.shard, self.store, self.publisher);
+        let finalized = finalized.instrument(self.span.clone());
         until_cancelled(&self.token, finalized).await?.map_err(LoopError::Finalize)?;
         let pruning = Pruning {
             horizon: commit::PRODUCER_HORIZON,
@@ -248,8 +262,16 @@ impl<A: Application> Driver<'_, A> {
         };
         let states = self.sequencer.checkpoint(pruning);
         let parts = Parts::new(states, self.publisher.build_ack_intents().map_err(LoopError::Intents)?);
-        self.prior = parts.start(self.shard, self.store, self.publisher)?;
+        self.prior_span = std::mem::replace(&mut self.span, Span::none());
+        let start = || parts.start(self.shard, self.store, self.publisher);
+        self.prior = self.prior_span.in_scope(start)?;
         self.app.finished_txn(self.shard, self.store, self.prior.commit().clone()).await;
         Ok(self.prior.acks())
     }
+}
+
+/// From the beginning of a transaction until its acknowledgements are durable.
+fn transaction_span(shard: &Shard) -> Span {
+    let (messages, bytes) = (field::Empty, field::Empty);
+    tracing::info_span!(target: trace::TARGET, parent: None, "transaction", shard = %shard.id(), messages, bytes)
 }

@@ -18,6 +18,7 @@ use message::sequencer::{InvalidProducer, from_sources};
 use message::{MessageError, Sequencer};
 use proto::consumer::{Checkpoint, ShardSpec};
 use runtime::BoxError;
+use tracing::Span;
 
 pub use self::core::Completed;
 use self::core::{Settings, StepError, TxnLoop};
@@ -116,6 +117,8 @@ pub(crate) async fn run<A: Application>(
         has_ceded: false,
         time: Duration::ZERO,
         turn: 0,
+        span: Span::none(),
+        prior_span: Span::none(),
     };
     driver.run().await
 }

@@ -4,6 +4,7 @@ use client::{ClientOptions, JournalClient};
 use fragment::compress::Levels;
 use proto::protocol::LabelSelector;
 use runtime::config::{BrokerClientArgs, LogArgs, format_duration, parse_duration};
+use runtime::logging::Logging;
 use runtime::{BoxError, Clock, Entropy, Metrics, TaskGroup};
 use std::fmt::Display;
 use std::future::Future;
@@ -61,12 +62,13 @@ pub struct Session {
     pub options: ClientOptions,
     timeout: Duration,
     address: String,
+    _logging: Logging,
 }
 
 impl Session {
     /// Directs the log and makes the client; connects when it is used.
     pub fn open(args: &SessionArgs) -> Result<Session, BoxError> {
-        runtime::logging::init(&args.log);
+        let logging = runtime::logging::init(&args.log, "courant")?;
         args.broker.refuse_unsupported()?;
         let tasks = TaskGroup::new("courant");
         let options = ClientOptions {
@@ -79,7 +81,7 @@ impl Session {
         let (clock, entropy) = (options.clock.clone(), options.entropy.clone());
         let client = JournalClient::new(&args.broker.address, options.clone())?;
         let (timeout, address) = (args.timeout, args.broker.address.clone());
-        Ok(Session { clock, entropy, tasks, client, options, timeout, address })
+        Ok(Session { clock, entropy, tasks, client, options, timeout, address, _logging: logging })
     }
 
     /// Fragment stores, to be used by this command itself, with the credentials of its environment.

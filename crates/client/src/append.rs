@@ -12,8 +12,10 @@ use futures::future::ready;
 use futures::{Stream, StreamExt};
 use proto::Validate;
 use proto::protocol::{AppendRequest, AppendResponse};
+use runtime::trace;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use tracing::Instrument;
 
 /// Content bytes per message: well below the 4 MiB which servers receive.
 pub(crate) const CHUNK_BYTES_MAX: usize = 512 << 10;
@@ -32,7 +34,9 @@ impl JournalClient {
 
         let failure = Arc::new(Mutex::new(None));
         let messages = messages(request, content, Arc::clone(&failure));
-        let outcome = call.rpc.append(messages).await.map_err(ClientError::Grpc);
+        let span = tracing::info_span!(target: trace::TARGET, "append", journal, otel.kind = "client");
+        let messages = span.in_scope(|| trace::request(messages));
+        let outcome = call.rpc.append(messages).instrument(span).await.map_err(ClientError::Grpc);
         if let Some(error) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(ClientError::Content(Arc::new(error)));
         }

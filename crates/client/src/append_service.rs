@@ -27,6 +27,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tracing::Instrument;
 use verdict::{Verdict, judge};
 
 struct Inner {
@@ -152,7 +153,9 @@ impl AppendService {
                         dep.await.map_err(|error| OpError::Dependency(Arc::new(error)))?;
                     }
                 }
-                Next::Send(request, content) => self.send(queue, &request, &content).await?,
+                Next::Send(request, content, span) => {
+                    self.send(queue, &request, &content).instrument(span).await?;
+                }
             }
         }
     }

@@ -15,7 +15,7 @@ use proto::protocol::{
 };
 use proto::{Invalid, Validate};
 use runtime::backoff::Backoff;
-use runtime::{Clock, Entropy, Instant, Metrics, TaskGroup};
+use runtime::{Clock, Entropy, Instant, Metrics, TaskGroup, trace};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -205,7 +205,8 @@ impl JournalClient {
         let journal = bare_name(&request.journal);
         let once = || async {
             let mut call = self.dispatch(journal, Need::Any)?;
-            let outcome = call.rpc.list_fragments(request.clone()).await.map_err(ClientError::Grpc);
+            let outcome =
+                call.rpc.list_fragments(trace::request(request.clone())).await.map_err(ClientError::Grpc);
             self.note_failure(journal, &call, outcome).map(tonic::Response::into_inner)
         };
         let retry = |error: &ClientError| error.is_unavailable();

@@ -20,8 +20,8 @@ use frames::{End, Event, Frames};
 use proto::Validate;
 use proto::protocol::{Fragment, ReadRequest, ReadResponse, Status};
 pub use retry_reader::RetryReader;
-use runtime::Instant;
 use runtime::prometheus::IntCounter;
+use runtime::{Instant, trace};
 use std::io;
 use std::sync::Arc;
 
@@ -186,7 +186,7 @@ impl Reader {
         self.request.validate().map_err(|e| ReadError::Client(ClientError::Request(e)))?;
         let journal = bare_name(&self.request.journal);
         let mut call = self.client.dispatch(journal, Need::Any).map_err(ReadError::Client)?;
-        let outcome = call.rpc.read(self.request.clone()).await.map_err(ClientError::Grpc);
+        let outcome = call.rpc.read(trace::request(self.request.clone())).await.map_err(ClientError::Grpc);
         let response = self.client.note_failure(journal, &call, outcome).map_err(ReadError::Client)?;
         self.source = Source::Call(response.into_inner(), call.endpoint);
         self.began = Some(self.client.options().clock.now());

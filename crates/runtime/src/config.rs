@@ -13,6 +13,8 @@ use std::time::Duration;
 pub use duration::{format_duration, parse_duration};
 pub use names::pet_name;
 
+pub use crate::trace::TraceArgs;
+
 /// An option has a value that this program cannot honour.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
@@ -94,11 +96,14 @@ pub struct LogArgs {
         default_value = "text"
     )]
     pub format: LogFormat,
+    /// Tracing.
+    #[command(flatten)]
+    pub trace: TraceArgs,
 }
 
 impl Default for LogArgs {
     fn default() -> LogArgs {
-        LogArgs { level: LogLevel::Warn, format: LogFormat::Text }
+        LogArgs { level: LogLevel::Warn, format: LogFormat::Text, trace: TraceArgs::default() }
     }
 }
 

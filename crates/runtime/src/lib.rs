@@ -16,6 +16,7 @@ pub mod server;
 pub mod signals;
 mod socket;
 mod tasks;
+pub mod trace;
 
 pub use clock::{Clock, Elapsed, Instant};
 pub use entropy::Entropy;

@@ -1,23 +1,40 @@
-//! Logging to standard error, through `tracing`.
+//! Logging to standard error, and spans to a collector, through `tracing`.
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
 
+use crate::BoxError;
 use crate::config::{LogArgs, LogFormat, LogLevel};
+use crate::trace::{self, Exporter};
 
 /// Libraries below us which log every frame when asked for all; they stay one step quieter.
 const QUIET: &str = "h2=info,hyper=info,hyper_util=info,tower=info,tonic=info,rustls=info,tokio=info";
 
-/// Directs the log of this process to standard error, as `args` say. A second call changes nothing.
-pub fn init(args: &LogArgs) {
-    let builder = fmt().with_env_filter(filter(args.level)).with_writer(std::io::stderr).with_target(false);
-    let outcome = match args.format {
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Text => builder.with_ansi(false).try_init(),
-        LogFormat::Color => builder.with_ansi(true).try_init(),
+/// The log of a process, and its traces. Dropping it exports the spans which were not exported yet.
+#[must_use = "spans are exported when it is dropped"]
+pub struct Logging {
+    _exporter: Option<Exporter>,
+}
+
+/// Directs the log of this process, which is called `service`, to standard error, and its spans to a collector, as `args`
+/// say. A second call changes nothing. Must be called within a runtime of several threads.
+///
+/// # Errors
+/// If the collector's URL is malformed.
+pub fn init(args: &LogArgs, service: &str) -> Result<Logging, BoxError> {
+    let exporter = Exporter::new(&args.trace, service)?;
+    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = match args.format {
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Text => lines.with_ansi(false).boxed(),
+        LogFormat::Color => lines.with_ansi(true).boxed(),
     };
+    let spans = exporter.as_ref().map(Exporter::layer);
+    let subscriber = tracing_subscriber::registry().with(spans).with(lines.with_filter(filter(args.level)));
     // A test harness may have installed a log of its own, which then stays.
-    drop(outcome);
+    drop(subscriber.try_init());
+    Ok(Logging { _exporter: exporter })
 }
 
 fn filter(level: LogLevel) -> EnvFilter {
@@ -29,7 +46,7 @@ fn filter(level: LogLevel) -> EnvFilter {
         // Nothing is logged above ERROR: what ends the process is printed by its main function.
         LogLevel::Error | LogLevel::Fatal => ("error", ""),
     };
-    EnvFilter::new(format!("{own},{quiet}"))
+    EnvFilter::new(format!("{own},{}=off,{quiet}", trace::TARGET))
 }
 
 #[cfg(test)]
@@ -48,6 +65,7 @@ mod tests {
         ] {
             let text = filter(level).to_string();
             assert!(text.split(',').any(|d| d == expected), "{text}");
+            assert!(text.contains("courant::trace=off"), "{text}");
         }
     }
 }

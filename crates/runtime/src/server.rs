@@ -3,6 +3,8 @@
 //! [`Listener::bind`] opens the port, [`serve`] answers on it until its task group is cancelled and then lets open
 //! requests finish for a bounded time. Failing to accept (too many open files) slows the loop down and never ends it.
 
+mod traced;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,7 +20,6 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tonic::transport::server::TcpConnectInfo;
-use tower::ServiceExt;
 
 use crate::grpc::{CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, STREAM_WINDOW_BYTES};
 use crate::{BoxError, Clock, Metrics, OnError, TaskGroup, socket};
@@ -133,12 +134,16 @@ pub fn ready_router() -> Router {
 
 /// Answers what no route matches: in the terms of gRPC if it was asked by gRPC, otherwise with 404.
 pub async fn not_found(request: Request) -> Response {
-    let content_type = request.headers().get(http::header::CONTENT_TYPE);
-    if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
+    if is_grpc(&request) {
         let unknown = format!("unknown method {}", request.uri().path());
         return tonic::Status::unimplemented(unknown).into_http();
     }
     (StatusCode::NOT_FOUND, format!("{} is not served here\n", request.uri().path())).into_response()
+}
+
+fn is_grpc<B>(request: &Request<B>) -> bool {
+    let content_type = request.headers().get(http::header::CONTENT_TYPE);
+    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Serves `router` on `listener` until `tasks` is cancelled, then for at most `drain` until open requests are done.
@@ -192,9 +197,10 @@ fn start_connection<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = router.clone().map_request(move |mut request: Request<hyper::body::Incoming>| {
+    let router = router.clone();
+    let service = tower::service_fn(move |mut request: Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(info.clone());
-        request
+        traced::call(router.clone(), request)
     });
     let (stop, clock) = (connections.token().clone(), clock.clone());
     connections.spawn("connection", OnError::Log, async move {

@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::Span;
 
 use crate::BoxError;
 
@@ -146,8 +147,8 @@ impl TaskGroup {
         }));
     }
 
-    /// Runs `f` on a thread where blocking is allowed; the returned future gives its result. A panic of `f` goes on in
-    /// whoever awaits.
+    /// Runs `f` on a thread where blocking is allowed, within the span of the caller; the returned future gives its result.
+    /// A panic of `f` goes on in whoever awaits.
     pub fn spawn_blocking<F, T>(&self, name: &str, f: F) -> impl Future<Output = T> + Send + 'static
     where
         F: FnOnce() -> T + Send + 'static,
@@ -155,9 +156,10 @@ impl TaskGroup {
     {
         let task: Arc<str> = format!("{}/{name}", self.inner.name).into();
         let registration = self.register(&task);
+        let span = Span::current();
         let work = move || {
             let _registration = registration;
-            f()
+            span.in_scope(f)
         };
         let join = match &self.inner.handle {
             Some(handle) => handle.spawn_blocking(work),

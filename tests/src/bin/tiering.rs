@@ -63,7 +63,7 @@ async fn run(args: &Args) -> Result<String, BoxError> {
     let objects = S3Server::start().await?;
     objects.create_bucket(BUCKET).await?;
     let options = FleetOptions {
-        broker_envs: objects.environment(),
+        envs: objects.environment(),
         brokers: BROKERS,
         zones: BROKERS,
         summers: 0,

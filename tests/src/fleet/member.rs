@@ -95,8 +95,8 @@ impl Member {
         let log = dir.join(format!("{name}.log"));
         let mut launch = Launch::new(&name, program, args, dir).log(log).env("TMPDIR", &temporary);
         launch.wrapper.clone_from(&place.wrapper);
-        if kind == Kind::Broker {
-            launch.envs.extend(options.broker_envs.iter().cloned());
+        if kind != Kind::Etcd {
+            launch.envs.extend(options.envs.iter().cloned());
         }
         let (is_wanted, is_ready) = (false, false);
         Member { kind, place, launch, data_dir, process: None, is_wanted, is_ready, ended: None, restarts: 0 }

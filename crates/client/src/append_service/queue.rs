@@ -3,9 +3,11 @@
 use super::buffer::{Budget, Buffer, Content};
 use crate::op::{AppendFuture, OpError, OpFuture, Promise};
 use proto::protocol::{AppendRequest, AppendResponse};
+use runtime::trace;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
+use tracing::Span;
 
 /// Bytes after which a batch takes no further appends. A broker holds an append until it is complete, and no more than a
 /// few MiB of it in memory; larger calls would save few round trips and cost it a temporary file.
@@ -23,6 +25,8 @@ pub(super) struct Batch {
     /// Appends which were released into it.
     appends: usize,
     sent: bool,
+    /// From the first of its appends until it is committed: part of the trace of that one.
+    span: Span,
 }
 
 impl Batch {
@@ -60,7 +64,7 @@ pub(super) enum Next {
     /// Wait for these, which may have ended already, and ask again.
     Await(Vec<OpFuture>),
     /// Send the first batch.
-    Send(Arc<AppendRequest>, Content),
+    Send(Arc<AppendRequest>, Content, Span),
     /// Wait until the slot is released, and ask again.
     Wait,
     /// Nothing is queued: the sender ends.
@@ -111,6 +115,7 @@ impl Queue {
                     future,
                     appends: 0,
                     sent: false,
+                    span: Span::none(),
                 });
                 Buffer::new(Arc::clone(budget))
             }
@@ -132,6 +137,10 @@ impl Queue {
                 None => {
                     let open = state.batches.back_mut().expect("the batch which was begun is still last");
                     open.buffer = Some(buffer);
+                    if open.appends == 0 {
+                        let journal = &*self.journal;
+                        open.span = tracing::info_span!(target: trace::TARGET, "append batch", journal);
+                    }
                     open.appends += 1;
                     let future = open.future.clone();
                     (future, !std::mem::replace(&mut state.sending, true))
@@ -171,7 +180,7 @@ impl Queue {
         match first.buffer.take_if(|_| !is_written) {
             Some(buffer) => {
                 first.sent = true;
-                Next::Send(Arc::clone(&first.request), buffer.freeze())
+                Next::Send(Arc::clone(&first.request), buffer.freeze(), first.span.clone())
             }
             None => Next::Wait,
         }

@@ -1,6 +1,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use tower::ServiceExt;
 
 const DRAIN: Duration = Duration::from_secs(5);
 

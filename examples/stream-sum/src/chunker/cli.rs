@@ -55,7 +55,6 @@ fn command() -> Command {
 }
 
 fn run_program(args: RunArgs) -> ExitCode {
-    runtime::logging::init(&args.log);
     let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = match threads {
         Ok(threads) => threads.block_on(run_until_signal(args)),
@@ -71,6 +70,7 @@ fn run_program(args: RunArgs) -> ExitCode {
 }
 
 async fn run_until_signal(args: RunArgs) -> Result<(), BoxError> {
+    let _logging = runtime::logging::init(&args.log, "chunker")?;
     args.broker.refuse_unsupported()?;
     let tasks = TaskGroup::new("chunker");
     let (clock, metrics) = (Clock::system(), Metrics::with_process());
