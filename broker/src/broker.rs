@@ -231,6 +231,7 @@ fn open_stores(options: &BrokerOptions, data_dir: &DataDir, tasks: &TaskGroup) -
         file_root: options.file_root.clone(),
         file_only: options.file_only,
         levels: options.levels,
+        times: options.store_times,
         default_root,
         environment: options.environment.clone(),
         clock: options.clock.clone(),

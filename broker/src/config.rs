@@ -15,7 +15,7 @@ use keyspace::KeyPrefix;
 use proto::Invalid;
 use runtime::config::{ConfigError, DebugArgs, EtcdArgs, LogArgs, parse_duration};
 use runtime::{Clock, Entropy, Metrics, grpc};
-use stores::Environment;
+use stores::{Environment, StoreTimes};
 
 use crate::append::{OUTAGE_FREE_BYTES_MIN, OUTAGE_GRACE};
 use crate::key_space::DEFAULT_PREFIX;
@@ -253,6 +253,8 @@ pub struct BrokerOptions {
     pub enforce_retention: bool,
     /// How often things are done that take their time.
     pub paces: Paces,
+    /// How long stores are waited for.
+    pub store_times: StoreTimes,
     /// Credentials of stores.
     pub environment: Environment,
     /// Directory of `file://` stores.
@@ -336,6 +338,7 @@ impl BrokerOptions {
             store_unhealthy_min_free: OUTAGE_FREE_BYTES_MIN,
             enforce_retention: false,
             paces: Paces::default(),
+            store_times: StoreTimes::default(),
             environment: Environment::of_process(),
             file_root: None,
             file_only: false,
@@ -385,6 +388,7 @@ impl BrokerOptions {
             store_unhealthy_min_free: broker.store_unhealthy_min_free,
             enforce_retention: broker.enforce_retention,
             paces: Paces::default(),
+            store_times: StoreTimes::default(),
             environment: Environment::of_process(),
             file_root: broker.file_root.filter(|root| !root.as_os_str().is_empty()),
             file_only: broker.file_only,

@@ -184,14 +184,16 @@ impl Read {
             }
             let again = match self.core.gap(&answer, query.offset, end) {
                 None => None,
-                Some(gap) => match self.on_gap(gap, matches!(answer, Answer::Found(_))).await {
+                Some(gap) => match self.on_gap(gap, Beyond::of(&answer, &view)).await {
                     AtGap::Next(next) => return next,
                     AtGap::Wait(again) => Some(again),
                     AtGap::Ignore => None,
                 },
             };
             let step = match again {
-                Some(_) if !self.core.is_blocking() => Step::Wait { retry_at_unix: None },
+                Some(_) if !self.core.is_blocking() || matches!(answer, Answer::Found(_)) => {
+                    Step::Wait { retry_at_unix: None }
+                }
                 _ => self.core.on_answer(answer, end),
             };
             match step {
@@ -236,9 +238,9 @@ impl Read {
         }
     }
 
-    /// Looks for content which this replica lacks: with the other replicas, and in the stores. `is_jump` says that the
-    /// index would have it skipped.
-    async fn on_gap(&mut self, (from, to): (i64, i64), is_jump: bool) -> AtGap {
+    /// Looks for content which this replica lacks: with the other replicas, and in the stores. `beyond` is what the index would
+    /// go on with.
+    async fn on_gap(&mut self, (from, to): (i64, i64), beyond: Beyond) -> AtGap {
         match self.elsewhere.ask(from, to).await {
             Held::By(relay) => {
                 self.core.skip_to(from);
@@ -246,8 +248,9 @@ impl Read {
                 return AtGap::Next(Next::Relay(relay));
             }
             // Nobody reads past what a replica may still have.
-            Held::Unknown if is_jump => return AtGap::Next(Next::Fail(unknown(from, to))),
-            Held::Nowhere if is_jump => return AtGap::Ignore,
+            Held::Unknown if beyond != Beyond::Nothing => return AtGap::Next(Next::Fail(unknown(from, to))),
+            Held::Nowhere if beyond == Beyond::Listed => return AtGap::Ignore,
+            Held::Nowhere if beyond == Beyond::Unlisted => return self.on_unlisted(from, to),
             Held::Unknown | Held::Nowhere => {}
         }
         self.replica.want_listing();
@@ -258,6 +261,17 @@ impl Read {
         let now = self.context.clock.now();
         let until = *self.gap_until.get_or_insert(now + GAP_WAIT);
         if now < until { AtGap::Wait(again.map_or(until, |again| again.min(until))) } else { AtGap::Ignore }
+    }
+
+    /// Waits for a listing which shows what there is before a fragment that was just stored.
+    fn on_unlisted(&mut self, from: i64, to: i64) -> AtGap {
+        self.replica.want_full_listing();
+        let now = self.context.clock.now();
+        if self.core.is_blocking() {
+            return AtGap::Wait(now + GAP_WAIT);
+        }
+        let until = *self.gap_until.get_or_insert(now + GAP_WAIT);
+        if now < until { AtGap::Wait(until) } else { AtGap::Next(Next::Fail(unlisted(from, to))) }
     }
 
     /// Waits until the index changes, or a time comes. False if the replica stops.
@@ -280,6 +294,32 @@ enum AtGap {
     Wait(Instant),
     /// What the index says holds.
     Ignore,
+}
+
+/// What the index has beyond content that this replica lacks, for a read to go on with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beyond {
+    Nothing,
+    /// A fragment which listings show: they would show what is before it, too.
+    Listed,
+    /// One which this broker has stored, and no listing has shown: it may show what is before it as late.
+    Unlisted,
+}
+
+impl Beyond {
+    fn of(answer: &Answer<LocalFile>, view: &IndexView) -> Beyond {
+        match answer {
+            Answer::NotYet(_) => Beyond::Nothing,
+            Answer::Found(found) if view.is_unlisted(&found.entry.fragment) => Beyond::Unlisted,
+            Answer::Found(_) => Beyond::Listed,
+        }
+    }
+}
+
+fn unlisted(from: i64, to: i64) -> Status {
+    Status::unavailable(format!(
+        "content from {from} to {to} is not in the listings of the stores, which do not show yet what follows it either"
+    ))
 }
 
 fn unknown(from: i64, to: i64) -> Status {

@@ -313,8 +313,7 @@ impl Replica {
         let (messages, inbox) = mpsc::channel(MESSAGES_MAX);
         let spec = watch::Sender::new(spec);
         let index = Arc::new(Index::new(journal.clone()));
-        let (publisher, view) =
-            watch::channel(IndexView { index, first_listing_done: false, is_end_known: false, head: None });
+        let (publisher, view) = watch::channel(IndexView::of(index));
         let head = SpoolHead {
             journal: journal.clone(),
             incarnation: deps.incarnation,

@@ -18,7 +18,7 @@ use proto::consumer::ConsumerSpec;
 use proto::protocol::ProcessSpec;
 use runtime::server::{self, Listener};
 use runtime::{BoxError, CancellationToken, OnError, TaskGroup};
-use stores::{Environment, Stores, StoresConfig};
+use stores::{Environment, StoreTimes, Stores, StoresConfig};
 use tokio::sync::watch;
 use tonic::service::Routes;
 
@@ -325,6 +325,7 @@ fn prune_logs(
         file_only: false,
         environment: Environment::of_process(),
         levels: Levels::default(),
+        times: StoreTimes::default(),
         clock: options.clock.clone(),
         entropy: options.entropy.clone(),
         tasks: quiet,

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use fragment::compress::Levels;
 use runtime::{Entropy, Metrics};
-use stores::{Environment, StoresConfig};
+use stores::{Environment, StoreTimes, StoresConfig};
 
 use super::*;
 
@@ -33,6 +33,7 @@ impl Fixture {
             file_only: false,
             environment: Environment::default(),
             levels: Levels::default(),
+            times: StoreTimes::default(),
             clock: clock.clone(),
             entropy: Entropy::seeded(1),
             tasks: tasks.clone(),

@@ -39,30 +39,78 @@ pub(super) struct Listing {
 /// What a listing found.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// All fragments of all stores, where `listed` is the store that was listed from its beginning, if one was, at this epoch.
-    All { remote: RemoteSet, listed: Option<(Arc<str>, u64)> },
+    /// All fragments of all stores, and which of them was listed from its beginning, if one was.
+    All { remote: RemoteSet, listed: Option<StoreListed> },
     /// Fragments which are to be added.
     More(RemoteSet),
+}
+
+/// A store that was listed from its beginning.
+#[derive(Debug)]
+pub(super) struct StoreListed {
+    pub(super) store: Arc<str>,
+    /// The epoch at which the listing began.
+    pub(super) epoch: u64,
+    /// Uploads up to that epoch which are in the store although the listing did not show them.
+    pub(super) missed: Vec<Fragment>,
+}
+
+/// Uploads that no listing can be relied upon to contain, by epoch. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Uploads(Arc<Vec<(u64, Fragment)>>);
+
+impl Uploads {
+    /// Those which a listing of `store` that began at `epoch` should show.
+    pub(super) fn due<'a>(&'a self, store: &'a str, epoch: u64) -> impl Iterator<Item = &'a Fragment> {
+        let is_due = move |(number, upload): &&(u64, Fragment)| {
+            *number <= epoch && upload.backing_store.as_deref() == Some(store)
+        };
+        self.0.iter().filter(is_due).map(|(_, upload)| upload)
+    }
+
+    pub(super) fn contain(&self, fragment: &Fragment) -> bool {
+        self.0.iter().any(|(_, upload)| (upload.begin, upload.end) == (fragment.begin, fragment.end))
+    }
+
+    fn push(&mut self, epoch: u64, upload: Fragment) {
+        Arc::make_mut(&mut self.0).push((epoch, upload));
+    }
+
+    /// Forgets those which the listing has shown, or which are no longer there.
+    fn on_listed(&mut self, listed: &StoreListed) {
+        let is_settled = |(number, upload): &(u64, Fragment)| {
+            *number <= listed.epoch
+                && upload.backing_store.as_deref() == Some(&*listed.store)
+                && !listed.missed.contains(upload)
+        };
+        if self.0.iter().any(is_settled) {
+            Arc::make_mut(&mut self.0).retain(|upload| !is_settled(upload));
+        }
+    }
 }
 
 /// The index of a journal, as its owner changes it.
 pub(super) struct Fragments {
     index: Arc<Index<LocalFile>>,
     first_listing_done: bool,
-    /// Uploads that no listing can be relied upon to contain, by epoch.
-    uploads: Vec<(u64, Fragment)>,
+    uploads: Uploads,
     epoch: Epoch,
 }
 
 impl Fragments {
     pub(super) fn new(journal: JournalName, epoch: Epoch) -> Fragments {
         let index = Arc::new(Index::new(journal));
-        Fragments { index, first_listing_done: false, uploads: Vec::new(), epoch }
+        Fragments { index, first_listing_done: false, uploads: Uploads::default(), epoch }
     }
 
     /// The index, to be published.
     pub(super) fn index(&self) -> &Arc<Index<LocalFile>> {
         &self.index
+    }
+
+    /// The uploads which a listing may lack, to be published.
+    pub(super) fn uploads(&self) -> &Uploads {
+        &self.uploads
     }
 
     /// Whether every store was listed once.
@@ -78,7 +126,7 @@ impl Fragments {
 
     /// Adds an uploaded fragment. Returns the files which it makes superfluous.
     pub(super) fn on_stored(&mut self, fragment: Fragment) -> Vec<LocalFile> {
-        self.uploads.push((self.epoch.next(), fragment.clone()));
+        self.uploads.push(self.epoch.next(), fragment.clone());
         files(Arc::make_mut(&mut self.index).insert_remote(fragment))
     }
 
@@ -89,12 +137,11 @@ impl Fragments {
         match found {
             Found::More(more) => files(index.extend_remote(&more)),
             Found::All { remote, listed } => {
-                if let Some((store, epoch)) = listed {
-                    let is_shown = |upload: &Fragment| upload.backing_store.as_deref() == Some(&*store);
-                    self.uploads.retain(|(number, upload)| *number > epoch || !is_shown(upload));
+                if let Some(listed) = listed {
+                    self.uploads.on_listed(&listed);
                 }
                 let mut covered = files(index.replace_remote(remote));
-                for (_, upload) in &self.uploads {
+                for (_, upload) in self.uploads.0.iter() {
                     covered.extend(files(index.insert_remote(upload.clone())));
                 }
                 covered
@@ -138,7 +185,8 @@ mod tests {
     }
 
     fn all(store: &str, epoch: u64, fragments: &[(i64, i64)]) -> Found {
-        Found::All { remote: remote(fragments), listed: Some((store.into(), epoch)) }
+        let listed = StoreListed { store: store.into(), epoch, missed: Vec::new() };
+        Found::All { remote: remote(fragments), listed: Some(listed) }
     }
 
     #[test]
@@ -168,6 +216,15 @@ mod tests {
             "it is of another store"
         );
         assert_eq!(span(&fragments), (0, 20));
+
+        let due = |fragments: &Fragments, store, epoch| fragments.uploads().due(store, epoch).count();
+        assert_eq!((due(&fragments, STORE, 0), due(&fragments, STORE, 1)), (0, 1));
+        assert_eq!(due(&fragments, "file:///other/", 1), 0);
+        let missed = vec![stored(0, 10)];
+        let listed = StoreListed { store: STORE.into(), epoch: 1, missed };
+        let late = Found::All { remote: remote(&[]), listed: Some(listed) };
+        assert!(fragments.on_listed(late, true).is_empty(), "it is there, though it was not listed");
+        assert_eq!((span(&fragments), due(&fragments, STORE, 1)), ((0, 20), 1));
 
         let released = fragments.on_listed(all(STORE, 1, &[(10, 20)]), true);
         assert_eq!(released[0].path(), dir.path().join("two"));

@@ -319,6 +319,7 @@ impl Owner {
         self.publisher.send_replace(IndexView {
             index: Arc::clone(self.fragments.index()),
             first_listing_done: self.fragments.first_listing_done(),
+            uploads: self.fragments.uploads().clone(),
             is_end_known: self.adoption.is_current(),
             head: self.head.clone(),
         });

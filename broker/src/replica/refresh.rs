@@ -12,25 +12,30 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use fragment::Fragment;
 use fragment::index::{RemoteSet, RemoteSetBuilder};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, stream};
 use proto::JournalName;
 use proto::protocol::JournalSpec;
 use runtime::backoff::Backoff;
-use runtime::{BoxError, CancellationToken, Instant};
+use runtime::{BoxError, CancellationToken, Clock, Instant};
 use stores::{StoreError, Stores};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use self::rule::{Ask, History, Plan};
-use super::fragments::{Epoch, Found, Listing};
+use super::fragments::{Epoch, Found, Listing, StoreListed};
 use super::view::IndexView;
 use super::{Message, ReplicaDeps};
 use crate::listings::{Answer, Collected, Membership, NamesBelow, Offer};
 
 /// Part of a refresh interval by which it varies, so that the journals of a broker do not list together.
 const INTERVAL_JITTER: f64 = 0.1;
+/// Time for finding out whether uploads are there which a listing did not show.
+const MISSED_LIMIT: Duration = Duration::from_secs(5);
+/// Uploads that are looked for at a time.
+const MISSED_AT_ONCE_MAX: usize = 8;
 /// Fragments beyond which a listing is sorted on a blocking thread.
 const SORT_INLINE_MAX: usize = 4096;
 /// Offers that may wait.
@@ -336,7 +341,16 @@ impl Lister {
             return fragments.is_empty() || self.send(Found::More(fragments.build())).await;
         }
         let remote = self.merge(fragments, &url).await;
-        self.send(Found::All { remote, listed: Some((url, epoch)) }).await
+        let unseen = self.unseen(&remote, &url, epoch);
+        let missed = those_there(&self.deps.stores, &self.deps.clock, &url, unseen).await;
+        self.send(Found::All { remote, listed: Some(StoreListed { store: url, epoch, missed }) }).await
+    }
+
+    /// The uploads to the store at `url` which a listing of it should have shown, and did not.
+    fn unseen(&self, remote: &RemoteSet, url: &str, epoch: u64) -> Vec<Fragment> {
+        let uploads = self.parts.view.borrow().uploads.clone();
+        let is_unseen = |upload: &&Fragment| !remote.covers(upload.begin, upload.end);
+        uploads.due(url, epoch).filter(is_unseen).cloned().collect()
     }
 
     /// What was found in the store at `url`, and what is known of the others. Of equal ranges that which was just found is
@@ -442,7 +456,7 @@ async fn list(
         Plan::Full(_) => None,
         Plan::After(key) => Some(key.as_str()),
     };
-    let each = |fragment: fragment::Fragment| match names.owner_of(fragment.path_postfix.as_str()) {
+    let each = |fragment: Fragment| match names.owner_of(fragment.path_postfix.as_str()) {
         None => found.push(fragment),
         Some(name) if nested.contains(name) => {}
         Some(name) => drop(nested.insert(name.to_owned())),
@@ -451,8 +465,27 @@ async fn list(
     Ok((found, nested))
 }
 
+/// Those of `fragments` that are in the store at `url`, though a listing did not show them: listings of some stores lag. What
+/// cannot be found out soon is taken to be there.
+async fn those_there(stores: &Stores, clock: &Clock, url: &str, fragments: Vec<Fragment>) -> Vec<Fragment> {
+    let store = match stores.get(url) {
+        Ok(store) if !fragments.is_empty() => store,
+        _ => return fragments,
+    };
+    let deadline = clock.now() + MISSED_LIMIT;
+    let is_there = |fragment: Fragment| {
+        let store = &store;
+        async move {
+            let exists = clock.timeout_at(deadline, store.exists(&fragment)).await;
+            (!matches!(exists, Ok(Ok(false)))).then_some(fragment)
+        }
+    };
+    let checked = stream::iter(fragments).map(is_there).buffer_unordered(MISSED_AT_ONCE_MAX);
+    checked.filter_map(std::future::ready).collect().await
+}
+
 /// Waits for `time`; for ever if there is none.
-async fn at(clock: &runtime::Clock, time: Option<Instant>) {
+async fn at(clock: &Clock, time: Option<Instant>) {
     match time {
         Some(time) => clock.sleep_until(time).await,
         None => std::future::pending().await,

@@ -14,7 +14,7 @@ use proto::protocol::{
 };
 use proto::{MemberId, Validate};
 use runtime::BoxError;
-use stores::{Environment, StoresConfig};
+use stores::{Environment, StoreTimes, StoresConfig};
 use tempfile::TempDir;
 
 use super::*;
@@ -156,6 +156,7 @@ fn deps(disk: &ImageDisk, dir: &Path, durability: Durability) -> ReplicaDeps {
         file_only: false,
         environment: Environment::default(),
         levels: Levels::default(),
+        times: StoreTimes::default(),
         clock: clock.clone(),
         entropy: entropy.clone(),
         tasks: tasks.child("stores"),

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use fragment::Fragment;
 use fragment::index::{Answer, Index, Query};
 use fragment::spool::Spool;
 use proto::Revision;
 use proto::protocol::{LabelSet, Route};
 
+use super::fragments::Uploads;
 use crate::append::Known;
 use crate::spool::LocalFile;
 
@@ -18,6 +20,8 @@ pub struct IndexView {
     pub index: Arc<Index<LocalFile>>,
     /// Whether the journal's stores were listed since the replica started: until then stored fragments may be missing.
     pub first_listing_done: bool,
+    /// What was uploaded and may be missing in the next listing.
+    pub(super) uploads: Uploads,
     /// Whether the replica knows the journal's end even so: it has adopted spools that hold everything acknowledged.
     pub(crate) is_end_known: bool,
     /// The state that appends are judged against before they are read; `None` until the replicas agreed once.
@@ -48,6 +52,22 @@ impl Head {
 }
 
 impl IndexView {
+    /// That of a replica which has just started.
+    pub(super) fn of(index: Arc<Index<LocalFile>>) -> IndexView {
+        IndexView {
+            index,
+            first_listing_done: false,
+            uploads: Uploads::default(),
+            is_end_known: false,
+            head: None,
+        }
+    }
+
+    /// Whether this replica has uploaded the fragment, and no listing has shown it since.
+    pub(crate) fn is_unlisted(&self, fragment: &Fragment) -> bool {
+        self.uploads.contain(fragment)
+    }
+
     /// The span of the fragments, for judging an append.
     pub(crate) fn known(&self) -> Known {
         known(&self.index)

@@ -9,7 +9,7 @@ use runtime::{BoxError, Clock, Entropy, Metrics, TaskGroup};
 use std::fmt::Display;
 use std::future::Future;
 use std::time::Duration;
-use stores::{Environment, Stores, StoresConfig};
+use stores::{Environment, StoreTimes, Stores, StoresConfig};
 
 /// Options of every command which talks to brokers.
 #[derive(Debug, clap::Args)]
@@ -96,6 +96,7 @@ impl Session {
             file_only: false,
             environment: Environment::of_process(),
             levels: Levels::default(),
+            times: StoreTimes::default(),
             clock: self.clock.clone(),
             entropy: self.entropy.clone(),
             tasks,

@@ -3,7 +3,8 @@
 //! blobs are, and signs for it what it lets pass.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -20,7 +21,8 @@ use crate::{Variables, variables};
 const TENANT: &str = "a-tenant";
 const CLIENT_ID: &str = "an-application";
 const CLIENT_SECRET: &str = "a secret";
-const TOKEN: &str = "a-token";
+/// How long tokens are good for, unless it is said otherwise.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 /// The key for signing, in Base64, and what is said of it.
 const KEY: &str = "YSBrZXkgZm9yIHNpZ25pbmc=";
 const KEY_FACTS: [(&str, &str, &str); 4] = [
@@ -33,6 +35,32 @@ const KEY_FACTS: [(&str, &str, &str); 4] = [
 /// A fake authority, and a service which believes it.
 pub struct FakeAzureAd {
     listening: Listening,
+    authority: Arc<Mutex<Authority>>,
+}
+
+/// Who gives tokens, and what became of them.
+struct Authority {
+    clock: Clock,
+    lifetime: Duration,
+    knows_application: bool,
+    /// When each token expires, Unix time. Their numbers begin with 0.
+    expiries: Vec<Duration>,
+}
+
+impl Authority {
+    fn token(&mut self) -> Answer {
+        let token = format!("token-{}", self.expiries.len());
+        self.expiries.push(self.clock.unix_now() + self.lifetime);
+        let seconds = self.lifetime.as_secs();
+        answer(StatusCode::OK, format!(r#"{{"access_token": "{token}", "expires_in": {seconds}}}"#))
+    }
+
+    /// Whether a request with this header has a token which is still good.
+    fn admits(&self, bearer: Option<&str>) -> bool {
+        let number = bearer.and_then(|bearer| bearer.strip_prefix("Bearer token-")?.parse::<usize>().ok());
+        let expiry = number.and_then(|number| self.expiries.get(number));
+        expiry.is_some_and(|expiry| self.clock.unix_now() < *expiry)
+    }
 }
 
 impl FakeAzureAd {
@@ -41,11 +69,38 @@ impl FakeAzureAd {
     /// # Errors
     /// If there is no port.
     pub async fn start(server: &AzureServer) -> Result<FakeAzureAd, BoxError> {
-        let authority: Arc<str> = server.endpoint().trim_start_matches("http://").into();
+        let service: Arc<str> = server.endpoint().trim_start_matches("http://").into();
         let clock = Clock::system();
-        let listening =
-            serve("fake Azure AD", move |request| handle(authority.clone(), clock.clone(), request).boxed());
-        Ok(FakeAzureAd { listening: listening.await? })
+        let authority = Arc::new(Mutex::new(Authority {
+            clock: clock.clone(),
+            lifetime: TOKEN_LIFETIME,
+            knows_application: true,
+            expiries: Vec::new(),
+        }));
+        let shared = authority.clone();
+        let listening = serve("fake Azure AD", move |request| {
+            handle(service.clone(), shared.clone(), clock.clone(), request).boxed()
+        });
+        Ok(FakeAzureAd { listening: listening.await?, authority })
+    }
+
+    /// Tokens which are given from now on are good for this long, in whole seconds.
+    pub fn set_token_lifetime(&self, lifetime: Duration) {
+        lock(&self.authority).lifetime = lifetime;
+    }
+
+    /// Whether the authority knows the application from now on, and gives it tokens. If not, those which it has are void.
+    pub fn set_knows_application(&self, knows_application: bool) {
+        let mut authority = lock(&self.authority);
+        authority.knows_application = knows_application;
+        if !knows_application {
+            authority.expiries.fill(Duration::ZERO);
+        }
+    }
+
+    /// How many tokens were given.
+    pub fn tokens_given(&self) -> usize {
+        lock(&self.authority).expiries.len()
     }
 
     /// What a client needs from its environment.
@@ -65,21 +120,32 @@ impl FakeAzureAd {
     }
 }
 
+fn lock(authority: &Mutex<Authority>) -> MutexGuard<'_, Authority> {
+    authority.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 type Query = BTreeMap<String, String>;
 
 fn pairs(text: &[u8]) -> Query {
     url::form_urlencoded::parse(text).map(|(name, value)| (name.into_owned(), value.into_owned())).collect()
 }
 
-async fn handle(authority: Arc<str>, clock: Clock, request: Request<Bytes>) -> Answer {
+async fn handle(
+    service: Arc<str>,
+    authority: Arc<Mutex<Authority>>,
+    clock: Clock,
+    request: Request<Bytes>,
+) -> Answer {
     let query = pairs(request.uri().query().unwrap_or_default().as_bytes());
     let path = request.uri().path();
     if path == format!("/{TENANT}/oauth2/v2.0/token") {
         let form = pairs(request.body());
         let is = |name: &str, value: &str| form.get(name).is_some_and(|found| found == value);
-        let known = is("client_id", CLIENT_ID) && is("client_secret", CLIENT_SECRET);
+        let mut authority = lock(&authority);
+        let known =
+            authority.knows_application && is("client_id", CLIENT_ID) && is("client_secret", CLIENT_SECRET);
         return match known && is("grant_type", "client_credentials") {
-            true => answer(StatusCode::OK, format!(r#"{{"access_token": "{TOKEN}", "expires_in": 3600}}"#)),
+            true => authority.token(),
             false => answer(StatusCode::UNAUTHORIZED, r#"{"error": "invalid_client"}"#),
         };
     }
@@ -87,17 +153,17 @@ async fn handle(authority: Arc<str>, clock: Clock, request: Request<Bytes>) -> A
         if request.method() != Method::GET || !is_signed(path, &query, &clock) {
             return error_answer(StatusCode::FORBIDDEN, "AuthenticationFailed");
         }
-        let plain = Request::get(path).header(header::HOST, &*authority).body(Bytes::new())?;
-        return pass(&authority, &clock, plain).await;
+        let plain = Request::get(path).header(header::HOST, &*service).body(Bytes::new())?;
+        return pass(&service, &clock, plain).await;
     }
     let bearer = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    if bearer != Some(&format!("Bearer {TOKEN}")) {
+    if !lock(&authority).admits(bearer) {
         return error_answer(StatusCode::UNAUTHORIZED, "InvalidAuthenticationInfo");
     }
     match query.get("comp").map(String::as_str) {
         Some("userdelegationkey") => key(request.body()),
-        Some("batch") => delete_all(&authority, &clock, &request).await,
-        _ => pass(&authority, &clock, request).await,
+        Some("batch") => delete_all(&service, &clock, &request).await,
+        _ => pass(&service, &clock, request).await,
     }
 }
 
@@ -144,7 +210,7 @@ fn is_signed(path: &str, query: &Query, clock: &Clock) -> bool {
 }
 
 /// Signs a request with the account's key and passes it on.
-async fn pass(authority: &str, clock: &Clock, mut request: Request<Bytes>) -> Answer {
+async fn pass(service: &str, clock: &Clock, mut request: Request<Bytes>) -> Answer {
     request.headers_mut().insert("x-ms-date", http_date(clock).parse()?);
     request.headers_mut().entry("x-ms-version").or_insert("2023-11-03".parse()?);
     request.headers_mut().remove(header::AUTHORIZATION);
@@ -152,7 +218,7 @@ async fn pass(authority: &str, clock: &Clock, mut request: Request<Bytes>) -> An
     let signature = authorization(&request)?.parse()?;
     request.headers_mut().insert(header::AUTHORIZATION, signature);
     let is_head = request.method() == Method::HEAD;
-    let (mut parts, body) = forward(authority, request).await?.into_parts();
+    let (mut parts, body) = forward(service, request).await?.into_parts();
     if !is_head {
         parts.headers.remove(header::CONTENT_LENGTH);
     }
@@ -161,15 +227,15 @@ async fn pass(authority: &str, clock: &Clock, mut request: Request<Bytes>) -> An
 }
 
 /// Deletes each blob of a batch, whose requests are not signed with the account's key.
-async fn delete_all(authority: &str, clock: &Clock, request: &Request<Bytes>) -> Answer {
+async fn delete_all(service: &str, clock: &Clock, request: &Request<Bytes>) -> Answer {
     let text = String::from_utf8_lossy(request.body()).into_owned();
     let deleted = text.lines().filter_map(|line| line.strip_prefix("DELETE ")?.split(' ').next());
     let mut body = String::new();
     for (id, path) in deleted.enumerate() {
         let path = format!("/{}", path.trim_start_matches('/'));
         let request =
-            Request::delete(&path).header(header::HOST, authority).header(header::CONTENT_LENGTH, "0");
-        let response = pass(authority, clock, request.body(Bytes::new())?).await?;
+            Request::delete(&path).header(header::HOST, service).header(header::CONTENT_LENGTH, "0");
+        let response = pass(service, clock, request.body(Bytes::new())?).await?;
         let status = response.status();
         body.push_str(&format!(
             "--batch\r\nContent-Type: application/http\r\nContent-ID: {id}\r\n\r\nHTTP/1.1 {} {}\r\n\r\n\r\n",

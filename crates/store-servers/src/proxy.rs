@@ -23,6 +23,8 @@ pub enum Effect {
     Silence,
     /// It is forwarded; half of the answer's body comes, and then the connection ends.
     Truncate,
+    /// It is forwarded; half of the answer's body comes, and then nothing more.
+    Stall,
     /// It is forwarded, and the connection ends without an answer.
     LoseReply,
     /// Listings do not show objects which were written since the fault was set. (All requests are forwarded.)
@@ -43,18 +45,25 @@ pub struct Fault {
     effect: Effect,
     /// How many more requests meet it; all, if `None`.
     times: Option<usize>,
+    /// The AWS key with which they are signed; any, if `None`.
+    key_id: Option<String>,
     matches: Matches,
 }
 
 impl Fault {
     /// Every request meets it.
     pub fn always(effect: Effect) -> Fault {
-        Fault { effect, times: None, matches: Arc::new(|_, _| true) }
+        Fault { effect, times: None, key_id: None, matches: Arc::new(|_, _| true) }
     }
 
     /// Only so many requests meet it, and then it is over.
     pub fn times(self, times: usize) -> Fault {
         Fault { times: Some(times), ..self }
+    }
+
+    /// Only requests meet it which are signed with the AWS key `key_id`, in a header or in the URL.
+    pub fn signed_with(self, key_id: &str) -> Fault {
+        Fault { key_id: Some(key_id.to_owned()), ..self }
     }
 
     /// Only requests meet it for whose method, and path with query as they were sent, `matches` is true.
@@ -122,7 +131,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 impl State {
     /// Takes note of a request, and says what becomes of it.
-    fn meet(&mut self, method: &str, path: &str) -> Option<Effect> {
+    fn meet(&mut self, method: &str, path: &str, authorization: &str) -> Option<Effect> {
         if self.requests.len() >= REQUESTS_MAX {
             self.requests.drain(..REQUESTS_MAX / 2);
         }
@@ -130,7 +139,14 @@ impl State {
         if method == "PUT" || method == "POST" {
             self.written.push(decoded(path));
         }
-        let fault = self.fault.as_mut().filter(|fault| (fault.matches)(method, path))?;
+        let is_signed_with = |key_id: &String| {
+            authorization.contains(&format!("Credential={key_id}/"))
+                || path.contains(&format!("X-Amz-Credential={key_id}%2F"))
+        };
+        let is_met = |fault: &&mut Fault| {
+            fault.key_id.as_ref().is_none_or(is_signed_with) && (fault.matches)(method, path)
+        };
+        let fault = self.fault.as_mut().filter(is_met)?;
         let effect = fault.effect.clone();
         if let Some(times) = &mut fault.times {
             *times = times.checked_sub(1)?;
@@ -154,7 +170,8 @@ async fn pass(
 ) -> Answer {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
     let is_head = request.method() == Method::HEAD;
-    let effect = lock(&state).meet(request.method().as_str(), &path);
+    let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let effect = lock(&state).meet(request.method().as_str(), &path, authorization.unwrap_or_default());
     match effect {
         Some(Effect::Status(status, code)) => return error_answer(StatusCode::from_u16(status)?, code),
         Some(Effect::Silence) => return std::future::pending().await,
@@ -164,7 +181,7 @@ async fn pass(
     let (mut parts, body) = forward(&authority, request).await?.into_parts();
     match effect {
         Some(Effect::LoseReply) => Err("the reply is lost".into()),
-        Some(Effect::Truncate) => {
+        Some(Effect::Truncate | Effect::Stall) => {
             // The length stays that of the whole.
             let length = HeaderValue::from(body.len());
             parts.headers.insert(header::CONTENT_LENGTH, length);
@@ -172,6 +189,9 @@ async fn pass(
             let half = Ok(Frame::data(body.slice(..body.len() / 2)));
             // What came before the end is to reach the client.
             let end = async move {
+                if effect == Some(Effect::Stall) {
+                    std::future::pending::<()>().await;
+                }
                 clock.sleep(FLUSH_WAIT).await;
                 Err(std::io::Error::other("broken off"))
             };

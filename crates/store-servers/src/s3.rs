@@ -49,6 +49,14 @@ impl S3Server {
         request(Method::DELETE, &format!("{}/{name}", self.endpoint()), &[]).await.map(drop)
     }
 
+    /// Deletes all buckets and what is in them, at once.
+    ///
+    /// # Errors
+    /// If the server does not.
+    pub async fn delete_all_buckets(&self) -> Result<(), BoxError> {
+        request(Method::POST, &format!("{}/moto-api/reset", self.endpoint()), &[]).await.map(drop)
+    }
+
     /// Headers of an object, as the server tells them: (name, value).
     ///
     /// # Errors

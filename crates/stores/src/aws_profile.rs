@@ -15,8 +15,6 @@ use runtime::{Clock, Instant, TaskGroup};
 
 use crate::Environment;
 
-/// How long credentials of a file are used before it is read again.
-const REREAD_INTERVAL: Duration = Duration::from_secs(15);
 /// Largest file that is read.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Ways to credentials which a profile may name and which are not followed.
@@ -135,21 +133,23 @@ fn section(text: &str, name: &str, is_config: bool) -> Option<Profile> {
 pub(crate) struct ProfileCredentials {
     files: ProfileFiles,
     name: String,
+    reread: Duration,
     clock: Clock,
     tasks: TaskGroup,
     last: Mutex<(Arc<AwsCredential>, Instant)>,
 }
 
 impl ProfileCredentials {
-    /// Begins with `first`, which was just read.
+    /// Begins with `first`, which was just read. Credentials of the age `reread` are read again.
     pub(crate) fn new(
         files: ProfileFiles,
         name: String,
         first: AwsCredential,
+        reread: Duration,
         (clock, tasks): (Clock, TaskGroup),
     ) -> ProfileCredentials {
         let last = Mutex::new((Arc::new(first), clock.now()));
-        ProfileCredentials { files, name, clock, tasks, last }
+        ProfileCredentials { files, name, reread, clock, tasks, last }
     }
 
     fn last(&self) -> (Arc<AwsCredential>, Instant) {
@@ -170,7 +170,7 @@ impl CredentialProvider for ProfileCredentials {
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
         let (credential, read) = self.last();
         let now = self.clock.now();
-        if now.duration_since(read) < REREAD_INTERVAL {
+        if now.duration_since(read) < self.reread {
             return Ok(credential);
         }
         let (files, name) = (self.files.clone(), self.name.clone());

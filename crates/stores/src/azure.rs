@@ -8,10 +8,10 @@ use object_store::{Error, Result};
 use runtime::Clock;
 use url::Url;
 
-use crate::Environment;
 use crate::azure_sas::{AzureSas, Keys};
 use crate::cloud_place::{Clients, Purpose, Whole};
 use crate::odd_keys::Tolerant;
+use crate::{Environment, StoreTimes};
 
 /// How a container is reached.
 pub(crate) enum Access<'a> {
@@ -29,6 +29,7 @@ pub(crate) fn clients(
     container: &str,
     access: &Access<'_>,
     environment: &Environment,
+    times: &StoreTimes,
     clock: Clock,
 ) -> Result<Clients, String> {
     let needed = |name: &str| environment.get(name).ok_or_else(|| format!("{name} is not set"));
@@ -52,17 +53,19 @@ pub(crate) fn clients(
     let plain_http = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
     let text = |error: Error| error.to_string();
     let first = Purpose::Requests;
-    let mut builder = builder.with_client_options(first.options(plain_http)).with_retry(first.retries());
+    let mut builder =
+        builder.with_client_options(first.options(plain_http, times)).with_retry(first.retries());
     if let Some(endpoint) = endpoint {
         builder = builder.with_endpoint(endpoint.to_owned());
     }
     let requests: Arc<MicrosoftAzure> = Arc::new(builder.clone().build().map_err(text)?);
     let client = |purpose: Purpose| {
         let builder = builder.clone().with_credentials(requests.credentials().clone());
-        let builder = builder.with_client_options(purpose.options(plain_http)).with_retry(purpose.retries());
+        let builder =
+            builder.with_client_options(purpose.options(plain_http, times)).with_retry(purpose.retries());
         builder.build().map(Arc::new).map_err(text)
     };
-    let options = Purpose::Requests.options(true);
+    let options = Purpose::Requests.options(true, times);
     let fetcher = ReqwestConnector::default().connect(&options).map_err(text)?;
     let (account, keys) = match access {
         Access::SharedKey => {

@@ -26,6 +26,7 @@ use object_store::{
 };
 use runtime::{Clock, OnError, TaskGroup};
 
+use crate::StoreTimes;
 use crate::error::PlaceError;
 use crate::place::{Fetched, Listed, Place};
 use crate::retry::Retries;
@@ -34,14 +35,6 @@ use crate::retry::Retries;
 const KEY_BYTES_MAX: usize = 1024;
 /// Each part of an upload: the least that S3 takes, of which it takes at most 10,000.
 const PART_BYTES: usize = 5 << 20;
-/// Time for a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time without any byte of an answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The same for uploads, which are answered once they are complete.
-const UPLOAD_ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// Time for one page of a listing.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(14);
 /// How often the reading of an object may go on where it broke off, and for how long after it began.
 const RESUMPTIONS_MAX: usize = 3;
 const RESUMPTION_LIMIT: Duration = Duration::from_secs(10 * 60);
@@ -58,10 +51,10 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
-    pub(crate) fn options(self, plain_http: bool) -> ClientOptions {
-        let answer = if self == Purpose::Uploads { UPLOAD_ANSWER_TIMEOUT } else { ANSWER_TIMEOUT };
+    pub(crate) fn options(self, plain_http: bool, times: &StoreTimes) -> ClientOptions {
+        let answer = if self == Purpose::Uploads { times.upload_answer } else { times.answer };
         let options = ClientOptions::new().with_allow_http(plain_http).with_timeout_disabled();
-        options.with_connect_timeout(CONNECT_TIMEOUT).with_read_timeout(answer)
+        options.with_connect_timeout(times.connect).with_read_timeout(answer)
     }
 
     pub(crate) fn retries(self) -> RetryConfig {
@@ -135,6 +128,8 @@ pub(crate) struct CloudPlace {
     objects: CloudObjects,
     /// Prefix of all keys: empty or ending in a slash.
     root: String,
+    /// Time for one page of a listing.
+    page_limit: Duration,
     clock: Clock,
     retries: Retries,
 }
@@ -143,12 +138,13 @@ impl CloudPlace {
     pub(crate) fn new(
         clients: Clients,
         root: &str,
+        page_limit: Duration,
         (clock, retries, tasks): (Clock, Retries, TaskGroup),
     ) -> CloudPlace {
         let (clients, root) = (Arc::new(clients), root.to_owned());
         let objects =
             CloudObjects { clients: clients.clone(), root: root.clone(), retries: retries.clone(), tasks };
-        CloudPlace { clients, objects, root, clock, retries }
+        CloudPlace { clients, objects, root, page_limit, clock, retries }
     }
 }
 
@@ -180,6 +176,7 @@ impl Place for CloudPlace {
             prefix: format!("{}{prefix}", self.root),
             after: after.map(|after| format!("{}{after}", self.root)),
             root_bytes: self.root.len(),
+            page_limit: self.page_limit,
             clock: self.clock.clone(),
             retries: self.retries.clone(),
         };
@@ -250,6 +247,7 @@ struct Listing {
     prefix: String,
     after: Option<String>,
     root_bytes: usize,
+    page_limit: Duration,
     clock: Clock,
     retries: Retries,
 }
@@ -265,7 +263,7 @@ impl Listing {
                 ..PaginatedListOptions::default()
             };
             let page = self.clients.pages.list_paginated(Some(&self.prefix), options);
-            let error = match self.clock.timeout(PAGE_TIMEOUT, page).await {
+            let error = match self.clock.timeout(self.page_limit, page).await {
                 Ok(Ok(page)) => break page,
                 Ok(Err(error)) => PlaceError::from(error),
                 Err(elapsed) => PlaceError::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, elapsed)),

@@ -30,13 +30,13 @@ use object_store::{Error, GetOptions, GetRange, GetResult, ObjectMeta, ObjectSto
 
 use self::blocks::BlockReader;
 use self::pipeline::{Pipeline, Reader};
-use self::source::Named;
+use self::source::{Named, Patience};
 use self::stream::{Entry, StreamReader};
 use crate::StoreError;
 use crate::error::PlaceError;
 use crate::index_cache::KnownIndex;
 use crate::operation::Operation;
-use crate::store::{REQUEST_TIMEOUT, Shared};
+use crate::store::Shared;
 
 pub use self::pipeline::{CONTENT_CHUNK_BYTES, STEP_BYTES};
 
@@ -120,7 +120,7 @@ impl Opening {
             (index, block.number),
             remaining,
             self.named.clone(),
-            self.shared.clock.clone(),
+            Patience::of(&self.shared),
         );
         match self.started(Pipeline::new(Reader::Blocks(reader), skip)).await {
             Ok(content) => Ok(Some(content)),
@@ -181,7 +181,7 @@ impl Opening {
     /// The last `bytes` bytes of the object, or all of it.
     async fn get_end(&self, bytes: u64) -> Result<(ObjectMeta, Bytes), StoreError> {
         let shared = &*self.shared;
-        let end = shared.attempt(Operation::Get, &self.named.path, REQUEST_TIMEOUT, |path| {
+        let end = shared.attempt(Operation::Get, &self.named.path, shared.times.request, |path| {
             async move { end_of(shared.place.objects(), &path, bytes).await }.boxed()
         });
         end.await
@@ -190,7 +190,7 @@ impl Opening {
     async fn get(&self, range: Option<GetRange>) -> Result<GetResult, StoreError> {
         let shared = &*self.shared;
         let options = GetOptions { range, ..GetOptions::default() };
-        let object = shared.attempt(Operation::Get, &self.named.path, REQUEST_TIMEOUT, |path| {
+        let object = shared.attempt(Operation::Get, &self.named.path, shared.times.request, |path| {
             let options = options.clone();
             async move { Ok(shared.place.objects().get_opts(&path, options).await?) }.boxed()
         });
@@ -208,9 +208,9 @@ impl Opening {
             let problem = format!("the object has {} bytes (expected {length})", object.meta.size);
             return Err(named.corrupt(problem));
         }
-        let clock = self.shared.clock.clone();
+        let patience = Patience::of(&self.shared);
         // Decompressors read already when they are made.
-        let opening = move || StreamReader::new(codec, object, entry, remaining, named, clock);
+        let opening = move || StreamReader::new(codec, object, entry, remaining, named, patience);
         Ok(Reader::Stream(self.shared.tasks.spawn_blocking("open fragment", opening).await?))
     }
 

@@ -9,9 +9,9 @@ use object_store::gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder};
 use object_store::{Error, HeaderMap, HeaderValue, Result};
 use serde::Deserialize;
 
-use crate::Environment;
 use crate::cloud_place::{Clients, Purpose, Whole};
 use crate::odd_keys::Tolerant;
+use crate::{Environment, StoreTimes};
 
 /// What must be in the file of a service account. The client reads the rest.
 #[derive(Deserialize)]
@@ -26,7 +26,11 @@ struct ServiceAccount {
 ///
 /// # Errors
 /// A text which says what is missing.
-pub(crate) fn clients(bucket: &str, environment: &Environment) -> Result<Clients, String> {
+pub(crate) fn clients(
+    bucket: &str,
+    environment: &Environment,
+    times: &StoreTimes,
+) -> Result<Clients, String> {
     let key = service_account(environment)?;
     let base = environment.get("STORAGE_EMULATOR_HOST").map(|host| {
         let host = host.trim_end_matches('/');
@@ -35,7 +39,7 @@ pub(crate) fn clients(bucket: &str, environment: &Environment) -> Result<Clients
     let text = |error: Error| error.to_string();
     let client = |purpose: Purpose| {
         let plain_http = base.as_ref().is_some_and(|base| base.starts_with("http://"));
-        let mut options = purpose.options(plain_http);
+        let mut options = purpose.options(plain_http, times);
         if purpose == Purpose::Reads {
             // Otherwise what is stored with a content encoding is decompressed on its way.
             let stored = (ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
@@ -53,7 +57,7 @@ pub(crate) fn clients(bucket: &str, environment: &Environment) -> Result<Clients
         builder.build().map(Arc::new).map_err(text)
     };
     let requests: Arc<GoogleCloudStorage> = client(Purpose::Requests)?;
-    let options = Purpose::Requests.options(true);
+    let options = Purpose::Requests.options(true, times);
     let fetcher = ReqwestConnector::default().connect(&options).map_err(text)?;
     Ok(Clients {
         reads: client(Purpose::Reads)?,

@@ -32,8 +32,6 @@ const UNHEALTHY_WAITS: &[Duration] = &[
 ];
 /// Part by which each wait is made longer or shorter.
 const WAIT_JITTER: f64 = 0.2;
-/// Time for the whole of one check.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(60);
 /// Least time between checks that operations bring forward.
 const PROMPTED_SPACING: Duration = Duration::from_secs(1);
 /// Time for which a URL is signed.
@@ -133,7 +131,7 @@ async fn prompted(state: &HealthState, clock: &Clock, earliest: Instant) {
 
 /// One check, with its log line and metric.
 async fn check(store: &Shared) -> Result<(), String> {
-    let deadline = store.clock.now() + CHECK_TIMEOUT;
+    let deadline = store.clock.now() + store.times.check;
     let outcome = check_by(store, deadline).await.map_err(|problem| format!("health check {problem}"));
     store.metrics.health_check(outcome.is_ok());
     if let Err(error) = &outcome {

@@ -29,6 +29,7 @@ mod registry;
 mod retry;
 mod s3;
 mod store;
+mod times;
 mod upload;
 
 pub use content::{CONTENT_CHUNK_BYTES, ContentStream, STEP_BYTES};
@@ -38,4 +39,5 @@ pub use health::{HEALTHY_INTERVAL, Health};
 pub use operation::Operation;
 pub use registry::{STORES_MAX, Stores, StoresConfig};
 pub use store::{REQUESTS_IN_FLIGHT_MAX, Store, UPLOADS_IN_FLIGHT_MAX};
+pub use times::StoreTimes;
 pub use upload::{Source, compressions_at_once_max};

@@ -18,7 +18,7 @@ use crate::operation::StoreMetrics;
 use crate::place::Place;
 use crate::retry::Retries;
 use crate::store::Store;
-use crate::{Environment, StoreError, azure, google, s3};
+use crate::{Environment, StoreError, StoreTimes, azure, google, s3};
 
 /// Stores of one process. A URL comes from a journal's specification, or from a request to check its health.
 pub const STORES_MAX: usize = 1024;
@@ -38,6 +38,8 @@ pub struct StoresConfig {
     pub environment: Environment,
     /// `--broker.gzip-level` and `--broker.zstd-level`: how hard uploads are compressed.
     pub levels: Levels,
+    /// How long to wait.
+    pub times: StoreTimes,
     /// Time.
     pub clock: Clock,
     /// Randomness, for waits.
@@ -131,28 +133,29 @@ impl StoresConfig {
         };
         let metrics = StoreMetrics::new(&self.metrics, url.clone());
         let seams = (self.clock.clone(), self.entropy.clone(), self.tasks.clone());
-        Ok(Store::start(url.clone(), location, place, seams, self.levels, metrics))
+        Ok(Store::start(url.clone(), location, place, seams, (self.levels, self.times), metrics))
     }
 
     fn open_cloud(&self, location: &Location) -> Result<CloudPlace, String> {
         let retries = Retries::new(self.clock.clone(), self.entropy.clone());
-        let environment = &self.environment;
+        let (environment, times) = (&self.environment, &self.times);
         let clients = match &location.target {
             Target::File => return Err("a file store has no clients".to_owned()),
             Target::S3 { bucket, arguments } => {
                 let seams = (self.clock.clone(), self.tasks.clone(), retries.clone());
-                s3::clients(bucket, arguments, environment, seams)?
+                s3::clients(bucket, arguments, environment, times, seams)?
             }
-            Target::Google { bucket } => google::clients(bucket, environment)?,
+            Target::Google { bucket } => google::clients(bucket, environment, times)?,
             Target::Azure { container } => {
-                azure::clients(container, &Access::SharedKey, environment, self.clock.clone())?
+                azure::clients(container, &Access::SharedKey, environment, times, self.clock.clone())?
             }
             Target::AzureAd { tenant, account, container } => {
                 let access = Access::Application { tenant, account };
-                azure::clients(container, &access, environment, self.clock.clone())?
+                azure::clients(container, &access, environment, times, self.clock.clone())?
             }
         };
-        Ok(CloudPlace::new(clients, &location.root, (self.clock.clone(), retries, self.tasks.clone())))
+        let seams = (self.clock.clone(), retries, self.tasks.clone());
+        Ok(CloudPlace::new(clients, &location.root, times.page, seams))
     }
 
     fn open_files(&self, url: &Arc<str>, location: &Location) -> Result<FilePlace, StoreError> {

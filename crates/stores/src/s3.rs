@@ -17,13 +17,13 @@ use object_store::{
 };
 use runtime::{Clock, TaskGroup};
 
-use crate::Environment;
 use crate::aws_profile::{Profile, ProfileCredentials, ProfileFiles};
 use crate::cloud_place::{Clients, Purpose, Uploads};
 use crate::error::is_transient;
 use crate::location::S3Arguments;
 use crate::odd_keys::Tolerant;
 use crate::retry::Retries;
+use crate::{Environment, StoreTimes};
 
 /// Environment variables of further ways to credentials, which the client follows itself.
 const CREDENTIAL_VARIABLES: &[&str] = &[
@@ -45,6 +45,7 @@ pub(crate) fn clients(
     bucket: &str,
     arguments: &S3Arguments,
     environment: &Environment,
+    times: &StoreTimes,
     (clock, tasks, retries): (Clock, TaskGroup, Retries),
 ) -> Result<Clients, String> {
     let named = arguments.profile.as_deref();
@@ -61,6 +62,7 @@ pub(crate) fn clients(
             format!("missing AWS region configuration for profile {:?}", named.unwrap_or(""))
         })?,
         endpoint: endpoint(arguments, environment),
+        times: *times,
     };
     let text = |error: Error| error.to_string();
     let own = if named.is_none() { of_environment(environment)? } else { None };
@@ -71,7 +73,9 @@ pub(crate) fn clients(
         None => {
             profile.credential().map_err(|problem| format!("AWS profile {name:?}: {problem}"))?.map(|first| {
                 let (name, seams) = (name.to_owned(), (clock, tasks));
-                Arc::new(ProfileCredentials::new(files, name, first, seams)) as AwsCredentialProvider
+                let credentials =
+                    ProfileCredentials::new(files, name, first, times.reread_credentials, seams);
+                Arc::new(credentials) as AwsCredentialProvider
             })
         }
     };
@@ -88,7 +92,7 @@ pub(crate) fn clients(
     let parts = client(Purpose::Uploads, None)?;
     let headers = headers(arguments)?;
     let makes = if headers.is_empty() { parts.clone() } else { client(Purpose::Uploads, Some(headers))? };
-    let options = Purpose::Requests.options(true);
+    let options = Purpose::Requests.options(true, times);
     let fetcher = ReqwestConnector::default().connect(&options).map_err(text)?;
     let reads = client(Purpose::Reads, None)?;
     let requests = Arc::new(requests);
@@ -181,12 +185,13 @@ struct Setup<'a> {
     bucket: &'a str,
     region: String,
     endpoint: Option<String>,
+    times: StoreTimes,
 }
 
 impl Setup<'_> {
     fn builder(&self, purpose: Purpose, headers: Option<HeaderMap>) -> AmazonS3Builder {
         let plain_http = self.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"));
-        let mut options = purpose.options(plain_http);
+        let mut options = purpose.options(plain_http, &self.times);
         if let Some(headers) = headers {
             options = options.with_default_headers(headers);
         }

@@ -14,7 +14,6 @@ use runtime::{CancellationToken, Clock, Elapsed, Entropy, Instant, OnError, Task
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::DropGuard;
 
-use crate::StoreError;
 use crate::content::{self, ContentStream};
 use crate::error::PlaceError;
 use crate::health::{self, Health, HealthState};
@@ -25,23 +24,16 @@ use crate::operation::{Operation, StoreMetrics};
 use crate::place::{Listed, Place};
 use crate::retry::Retries;
 use crate::upload::{self, Content, Source};
+use crate::{StoreError, StoreTimes};
 
 /// Operations other than uploads which a store is asked for at once; more wait. Reading the content of an object that
 /// was opened is not one of them.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 64;
 /// Uploads to a store at once; more wait. Each holds at most three parts in memory.
 pub const UPLOADS_IN_FLIGHT_MAX: usize = 16;
-/// Time for an operation on a single object, other than an upload.
-pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time for the next entries of a listing.
-const LIST_STEP_TIMEOUT: Duration = Duration::from_secs(60);
-/// Time for an upload, and for reading it back, of a fragment of up to 1 GiB. Longer ones get as much per GiB.
-const UPLOAD_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// What a delete probe writes, and where.
 const PROBE_NAME: &str = ".gazette-delete-probe";
 const PROBE_CONTENT: &[u8] = b"gazette-delete-probe\n";
-/// Time for a delete probe.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A fragment store. Cheap to clone; clones are the same store.
 ///
@@ -60,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
     levels: Levels,
+    pub(crate) times: StoreTimes,
     pub(crate) metrics: StoreMetrics,
     pub(crate) health: Arc<HealthState>,
     pub(crate) stop: CancellationToken,
@@ -79,7 +72,7 @@ impl Store {
         location: Location,
         place: Arc<dyn Place>,
         (clock, entropy, tasks): (Clock, Entropy, TaskGroup),
-        levels: Levels,
+        (levels, times): (Levels, StoreTimes),
         metrics: StoreMetrics,
     ) -> Store {
         let stop = tasks.token().child_token();
@@ -91,6 +84,7 @@ impl Store {
             clock,
             entropy,
             levels,
+            times,
             metrics,
             health: Arc::new(HealthState::new()),
             stop: stop.clone(),
@@ -188,7 +182,7 @@ impl Store {
     pub async fn exists(&self, fragment: &Fragment) -> Result<bool, StoreError> {
         let path = fragment.content_path();
         let shared = &*self.shared;
-        let outcome = shared.attempt(Operation::Exists, &path, REQUEST_TIMEOUT, |path| {
+        let outcome = shared.attempt(Operation::Exists, &path, shared.times.request, |path| {
             async move { Ok(shared.place.objects().head(&path).await?) }.boxed()
         });
         match outcome.await {
@@ -207,7 +201,7 @@ impl Store {
     pub async fn put(&self, fragment: &Fragment, source: Source) -> Result<(), StoreError> {
         let shared = &*self.shared;
         let content = Content::of(fragment, shared.levels.of(fragment.codec), source);
-        let limit = UPLOAD_TIMEOUT * u32::try_from(1 + (content.length >> 30)).unwrap_or(u32::MAX);
+        let limit = shared.times.upload * u32::try_from(1 + (content.length >> 30)).unwrap_or(u32::MAX);
         let path = fragment.content_path();
         let _permit = shared.uploads.acquire().await.expect("the semaphore is never closed");
         let written = shared.attempt_upload(&path, limit, &content).await?;
@@ -245,9 +239,10 @@ impl Store {
         let started = shared.clock.now();
         let path = fragment.content_path();
         let key = shared.location.rewrite(&path);
-        let outcome = match shared.clock.timeout(REQUEST_TIMEOUT, shared.place.sign(&key, ttl)).await {
+        let limit = shared.times.request;
+        let outcome = match shared.clock.timeout(limit, shared.place.sign(&key, ttl)).await {
             Ok(outcome) => outcome.map_err(|error| error.of(Operation::SignGet, &shared.url, &path)),
-            Err(Elapsed) => Err(shared.timed_out(Operation::SignGet, &path, REQUEST_TIMEOUT)),
+            Err(Elapsed) => Err(shared.timed_out(Operation::SignGet, &path, limit)),
         };
         // Signing may need no answer from the store, and says nothing about its health.
         shared.metrics.operation(Operation::SignGet, outcome.is_ok(), shared.clock.now() - started);
@@ -258,7 +253,7 @@ impl Store {
     pub async fn remove(&self, fragment: &Fragment) -> Result<(), StoreError> {
         let path = fragment.content_path();
         let shared = &*self.shared;
-        let outcome = shared.attempt(Operation::Remove, &path, REQUEST_TIMEOUT, |path| {
+        let outcome = shared.attempt(Operation::Remove, &path, shared.times.request, |path| {
             async move { Ok(shared.place.objects().delete(&path).await?) }.boxed()
         });
         match outcome.await {
@@ -274,7 +269,7 @@ impl Store {
     pub async fn probe_delete(&self, prefix: &str) -> Result<(), String> {
         let shared = &*self.shared;
         let name = format!("{prefix}{PROBE_NAME}");
-        let deadline = shared.clock.now() + PROBE_TIMEOUT;
+        let deadline = shared.clock.now() + shared.times.check;
         let step =
             |step: &'static str, operation, outcome: Result<Result<(), PlaceError>, Elapsed>| match outcome {
                 Ok(Ok(())) => Ok(()),
@@ -346,8 +341,9 @@ impl Shared {
         let mut seen = 0;
         let outcome = async {
             let mut listing = self.place.list_after(prefix, after);
+            let limit = self.times.list_step;
             loop {
-                match self.clock.timeout(LIST_STEP_TIMEOUT, listing.try_next()).await {
+                match self.clock.timeout(limit, listing.try_next()).await {
                     Ok(Ok(Some(listed))) => {
                         seen += 1;
                         if !each(listed) {
@@ -356,7 +352,7 @@ impl Shared {
                     }
                     Ok(Ok(None)) => return Ok(()),
                     Ok(Err(error)) => return Err(error.of(Operation::List, &self.url, prefix)),
-                    Err(Elapsed) => return Err(self.timed_out(Operation::List, prefix, LIST_STEP_TIMEOUT)),
+                    Err(Elapsed) => return Err(self.timed_out(Operation::List, prefix, limit)),
                 }
             }
         }

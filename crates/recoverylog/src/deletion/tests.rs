@@ -2,7 +2,7 @@ use std::path::Path;
 
 use fragment::compress::Levels;
 use runtime::{Clock, Entropy, Metrics, TaskGroup};
-use stores::{Environment, StoresConfig};
+use stores::{Environment, StoreTimes, StoresConfig};
 use tempfile::TempDir;
 
 use super::*;
@@ -27,6 +27,7 @@ fn stores_with(ends: [i64; 2]) -> (TempDir, Stores, Vec<String>) {
         file_only: false,
         environment: Environment::default(),
         levels: Levels::default(),
+        times: StoreTimes::default(),
         clock: Clock::system(),
         entropy: Entropy::system(),
         tasks,

@@ -2,6 +2,8 @@ use std::fs;
 
 use super::*;
 
+const REREAD: Duration = Duration::from_secs(15);
+
 const CONFIG: &str = "\
 [default]
 region = eu-central-1
@@ -92,14 +94,14 @@ async fn rotated_credentials_are_read_again() {
     let first = files.read("one").unwrap().unwrap().credential().unwrap().unwrap();
     let clock = Clock::system();
     let seams = (clock.clone(), TaskGroup::new("test"));
-    let provider = ProfileCredentials::new(files, "one".to_owned(), first, seams);
+    let provider = ProfileCredentials::new(files, "one".to_owned(), first, REREAD, seams);
     fs::write(dir.path().join("credentials"), CREDENTIALS.replace("of-credentials", "rotated")).unwrap();
     assert_eq!(provider.get_credential().await.unwrap().key_id, "of-credentials");
-    clock.sleep(REREAD_INTERVAL).await;
+    clock.sleep(REREAD).await;
     assert_eq!(provider.get_credential().await.unwrap().key_id, "rotated");
     // A file that is gone, or half written, takes nothing away.
     fs::write(dir.path().join("credentials"), "[one]\naws_access_key_id = only").unwrap();
     fs::write(dir.path().join("config"), "").unwrap();
-    clock.sleep(REREAD_INTERVAL).await;
+    clock.sleep(REREAD).await;
     assert_eq!(provider.get_credential().await.unwrap().key_id, "rotated");
 }

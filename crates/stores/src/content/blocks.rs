@@ -7,9 +7,8 @@ use bytes::Bytes;
 use fragment::Codec;
 use fragment::compress::{SeekIndex, decode_block};
 use object_store::GetResult;
-use runtime::Clock;
 
-use super::source::{Named, Stored};
+use super::source::{Named, Patience, Stored};
 use crate::StoreError;
 
 /// Reads blocks, each of which must be exactly what the index says.
@@ -32,9 +31,9 @@ impl BlockReader {
         (index, next): (Arc<SeekIndex>, usize),
         remaining: u64,
         named: Named,
-        clock: Clock,
+        patience: Patience,
     ) -> BlockReader {
-        BlockReader { codec, source: Stored::new(object, clock), index, next, remaining, named }
+        BlockReader { codec, source: Stored::new(object, patience), index, next, remaining, named }
     }
 
     pub(super) fn remaining(&self) -> u64 {

@@ -17,9 +17,20 @@ use tokio::runtime::Handle;
 use crate::StoreError;
 use crate::error::PlaceError;
 use crate::operation::Operation;
+use crate::store::Shared;
 
 /// How long a store may take to give the next bytes of an object.
-const NEXT_BYTES_TIMEOUT: Duration = Duration::from_secs(60);
+#[derive(Clone)]
+pub(super) struct Patience {
+    clock: Clock,
+    limit: Duration,
+}
+
+impl Patience {
+    pub(super) fn of(store: &Shared) -> Patience {
+        Patience { clock: store.clock.clone(), limit: store.times.next_bytes }
+    }
+}
 
 /// What errors name.
 #[derive(Clone)]
@@ -52,8 +63,8 @@ impl Named {
 enum SourceError {
     #[error(transparent)]
     Objects(#[from] object_store::Error),
-    #[error("no bytes within {NEXT_BYTES_TIMEOUT:?}")]
-    TimedOut,
+    #[error("no bytes within {0:?}")]
+    TimedOut(Duration),
 }
 
 /// What was asked for of an object.
@@ -66,19 +77,19 @@ pub(super) enum Stored {
     Stream {
         stream: BoxStream<'static, object_store::Result<Bytes>>,
         ready: Bytes,
-        clock: Clock,
+        patience: Patience,
         handle: Handle,
     },
 }
 
 impl Stored {
     /// To be made within the runtime.
-    pub(super) fn new(object: GetResult, clock: Clock) -> Stored {
+    pub(super) fn new(object: GetResult, patience: Patience) -> Stored {
         let GetResult { payload, range, .. } = object;
         match payload {
             GetResultPayload::File(file, _) => Stored::File { file, at: range.start, end: range.end },
             GetResultPayload::Stream(stream) => {
-                Stored::Stream { stream, ready: Bytes::new(), clock, handle: Handle::current() }
+                Stored::Stream { stream, ready: Bytes::new(), patience, handle: Handle::current() }
             }
         }
     }
@@ -93,9 +104,9 @@ impl Read for Stored {
                 *at += read as u64;
                 Ok(read)
             }
-            Stored::Stream { stream, ready, clock, handle } => {
+            Stored::Stream { stream, ready, patience, handle } => {
                 if ready.is_empty() {
-                    *ready = next_bytes(stream, clock, handle)?;
+                    *ready = next_bytes(stream, patience, handle)?;
                 }
                 let read = buffer.len().min(ready.len());
                 ready.copy_to_slice(&mut buffer[..read]);
@@ -109,10 +120,10 @@ impl SkipRead for Stored {
     fn skip(&mut self, mut bytes: u64) -> io::Result<()> {
         match self {
             Stored::File { at, .. } => *at = at.saturating_add(bytes),
-            Stored::Stream { stream, ready, clock, handle } => {
+            Stored::Stream { stream, ready, patience, handle } => {
                 while bytes > 0 {
                     if ready.is_empty() {
-                        *ready = next_bytes(stream, clock, handle)?;
+                        *ready = next_bytes(stream, patience, handle)?;
                     }
                     if ready.is_empty() {
                         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -130,16 +141,16 @@ impl SkipRead for Stored {
 /// Bytes which came; none at the end.
 fn next_bytes(
     stream: &mut BoxStream<'static, object_store::Result<Bytes>>,
-    clock: &Clock,
+    Patience { clock, limit }: &Patience,
     handle: &Handle,
 ) -> io::Result<Bytes> {
     loop {
-        match handle.block_on(clock.timeout(NEXT_BYTES_TIMEOUT, stream.next())) {
+        match handle.block_on(clock.timeout(*limit, stream.next())) {
             Ok(Some(Ok(bytes))) if bytes.is_empty() => {}
             Ok(Some(Ok(bytes))) => return Ok(bytes),
             Ok(Some(Err(error))) => return Err(io::Error::other(SourceError::Objects(error))),
             Ok(None) => return Ok(Bytes::new()),
-            Err(Elapsed) => return Err(io::Error::other(SourceError::TimedOut)),
+            Err(Elapsed) => return Err(io::Error::other(SourceError::TimedOut(*limit))),
         }
     }
 }

@@ -6,9 +6,8 @@ use bytes::Bytes;
 use fragment::Codec;
 use fragment::compress::{Decompressor, walk_snappy};
 use object_store::{Attribute, GetResult};
-use runtime::Clock;
 
-use super::source::{Named, Stored};
+use super::source::{Named, Patience, Stored};
 use crate::StoreError;
 
 /// What every gzip stream begins with.
@@ -43,18 +42,18 @@ impl StreamReader {
         entry: Entry,
         mut remaining: u64,
         named: Named,
-        clock: Clock,
+        patience: Patience,
     ) -> Result<StreamReader, StoreError> {
         let opened = match entry {
             Entry::Walk(offset) => {
-                let mut source = Stored::new(object, clock);
+                let mut source = Stored::new(object, patience);
                 walk_snappy(&mut source, offset).and_then(|position| {
                     remaining = remaining.saturating_sub(position.skipped);
                     Decompressor::new(codec, Cursor::new(position.prefix).chain(source))
                 })
             }
             Entry::Beginning | Entry::Offset => {
-                as_it_came(codec, object, clock).and_then(|(codec, came)| Decompressor::new(codec, came))
+                as_it_came(codec, object, patience).and_then(|(codec, came)| Decompressor::new(codec, came))
             }
         };
         let content = opened.map_err(|error| named.failed(error))?;
@@ -93,9 +92,9 @@ impl StreamReader {
 
 /// How the content of `object` is to be decompressed. Some stores decompress what is theirs to decompress, some do not,
 /// and what is between may: what came says which it is (journal protocol §17, R18).
-fn as_it_came(codec: Codec, object: GetResult, clock: Clock) -> io::Result<(Codec, Came)> {
+fn as_it_came(codec: Codec, object: GetResult, patience: Patience) -> io::Result<(Codec, Came)> {
     let is_gzip = object.attributes.get(&Attribute::ContentEncoding).is_some_and(|value| &**value == "gzip");
-    let mut source = Stored::new(object, clock);
+    let mut source = Stored::new(object, patience);
     let mut head = Vec::new();
     let mut came = codec;
     if codec == Codec::GzipOffload && !is_gzip {

@@ -8,6 +8,7 @@ fn config(file_root: Option<&Path>, default_root: Option<&Path>) -> StoresConfig
         file_only: false,
         environment: Environment::default(),
         levels: Levels::default(),
+        times: StoreTimes::default(),
         clock: Clock::system(),
         entropy: Entropy::seeded(7),
         tasks: TaskGroup::new("test"),

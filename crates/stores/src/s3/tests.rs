@@ -8,7 +8,8 @@ fn environment(variables: &[(&str, &str)]) -> Environment {
 
 fn opened(arguments: &S3Arguments, variables: &[(&str, &str)]) -> Result<Clients, String> {
     let retries = Retries::new(Clock::system(), Entropy::seeded(7));
-    clients("bucket", arguments, &environment(variables), (Clock::system(), TaskGroup::new("test"), retries))
+    let seams = (Clock::system(), TaskGroup::new("test"), retries);
+    clients("bucket", arguments, &environment(variables), &StoreTimes::default(), seams)
 }
 
 fn problem(arguments: &S3Arguments, variables: &[(&str, &str)]) -> String {

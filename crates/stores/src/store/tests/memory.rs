@@ -62,7 +62,7 @@ pub(crate) fn store_with_tasks(faults: Faults, tasks: TaskGroup) -> Store {
         location,
         place,
         (Clock::system(), Entropy::seeded(7), tasks),
-        Levels::default(),
+        (Levels::default(), StoreTimes::default()),
         metrics,
     )
 }
