@@ -18,8 +18,9 @@ use prost::Message;
 use proto::protocol::journal_server::JournalServer;
 use proto::protocol::{BrokerSpec, ProcessSpec};
 use proto::{MemberId, Revision};
+use runtime::introspection::{self, Health};
 use runtime::server::{self, Listener};
-use runtime::{BoxError, CancellationToken, OnError, TaskGroup};
+use runtime::{BoxError, CancellationToken, OnError, TaskGroup, json_gateway};
 use stores::{Stores, StoresConfig};
 use tokio::sync::watch;
 use tonic::service::Routes;
@@ -27,6 +28,7 @@ use tonic::service::Routes;
 use crate::append::{AppendContext, AppendLimits, AppendOptions, GraceOptions, Outages};
 use crate::config::{BrokerOptions, EtcdChoice};
 use crate::data_dir::DataDir;
+use crate::gateway::{self, Gateway};
 use crate::key_space::{JournalSchema, Mirror};
 use crate::listings::{NamesBelow, NamesSource};
 use crate::metrics::BrokerMetrics;
@@ -52,6 +54,7 @@ pub struct Broker {
     endpoint: String,
     data_dir: DataDir,
     groups: Groups,
+    health: Health,
     shell: Arc<Shell>,
     schema: JournalSchema,
     replicas: ReplicaDeps,
@@ -130,7 +133,7 @@ impl Broker {
         let metrics = BrokerMetrics::new(&options.metrics);
         let service = JournalService::new(shell, metrics.clone());
 
-        let address = Box::pin(open_port(&options, &data_dir, listener, service, groups)).await?;
+        let (address, health) = Box::pin(open_port(&options, &data_dir, listener, service, groups)).await?;
         let etcd = match reached {
             Some(etcd) => etcd,
             None => Box::pin(connect(&options, &address, groups)).await?,
@@ -172,12 +175,14 @@ impl Broker {
             stop: CancellationToken::new(),
         });
         shells.send_replace(Some(Arc::clone(&shell)));
+        health.serving().await;
         Ok(move |groups| Broker {
             options,
             me,
             endpoint,
             data_dir,
             groups,
+            health,
             shell,
             schema,
             replicas,
@@ -241,17 +246,19 @@ fn open_stores(options: &BrokerOptions, data_dir: &DataDir, tasks: &TaskGroup) -
     }))
 }
 
-/// Opens the embedded etcd, if there is to be one, and serves everything. Returns the address of etcd.
+/// Opens the embedded etcd, if there is to be one, and serves everything. Returns the address of etcd, and what says that the
+/// broker serves.
 async fn open_port(
     options: &BrokerOptions,
     data_dir: &DataDir,
     listener: Listener,
     service: JournalService,
     groups: &Groups,
-) -> Result<String, BoxError> {
+) -> Result<(String, Health), BoxError> {
     let (clock, entropy) = (options.clock.clone(), options.entropy.clone());
     let journals = JournalServer::new(service).max_decoding_message_size(options.max_message_bytes);
-    let mut routes = Routes::new(journals);
+    let journals = Routes::new(journals);
+    let (mut routes, health) = introspection::add(journals.clone(), gateway::SERVICE).await?;
     let address = match &options.etcd {
         EtcdChoice::Embedded => {
             let dir = data_dir.path().join(ETCD_DIR);
@@ -272,12 +279,12 @@ async fn open_port(
         true => server::ready_router(),
         false => server::debug_router(options.metrics.clone()),
     };
-    spawn_server(
-        listener,
-        routes.into_axum_router().merge(debug).fallback(server::not_found),
-        options,
-        groups,
-    );
+    let (origins, request_max) = (&options.allow_origin, options.max_message_bytes);
+    let json = json_gateway::router(&journals, &gateway::JSON_RULES, origins, request_max);
+    let gateway = Gateway::new(journals);
+    let router = routes.into_axum_router().merge(debug).merge(json);
+    let router = router.fallback(move |request| gateway.clone().answer(request));
+    spawn_server(listener, router, options, groups);
     if let Some(bind) = &options.debug_bind {
         spawn_server(
             Listener::bind(bind).await?,
@@ -286,7 +293,7 @@ async fn open_port(
             groups,
         );
     }
-    Ok(address)
+    Ok((address, health))
 }
 
 fn spawn_server(listener: Listener, router: Router, options: &BrokerOptions, groups: &Groups) {

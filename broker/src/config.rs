@@ -180,6 +180,14 @@ pub struct BrokerConfig {
     #[arg(id = "broker.max-grpc-recv-size", long = "broker.max-grpc-recv-size", value_name = "BYTES",
         env = "BROKER_MAX_GRPC_RECV_SIZE", default_value_t = grpc::MAX_MESSAGE_RECV_SERVER)]
     pub max_grpc_recv_size: usize,
+    /// Origin whose pages may call the JSON gateway from a browser, as https://host:port. May be given several times.
+    #[arg(
+        id = "broker.allow-origin",
+        long = "broker.allow-origin",
+        env = "BROKER_ALLOW_ORIGIN",
+        value_name = "ORIGIN"
+    )]
+    pub allow_origin: Vec<String>,
     /// Options which are refused.
     #[command(flatten)]
     pub unsupported: UnsupportedArgs,
@@ -267,6 +275,8 @@ pub struct BrokerOptions {
     pub levels: Levels,
     /// Largest message received, bytes.
     pub max_message_bytes: usize,
+    /// Origins whose pages may call the JSON gateway.
+    pub allow_origin: Vec<String>,
     /// Longest wait for others to take over at exit.
     pub drain_timeout: Duration,
     /// Address of an extra listener for diagnostics.
@@ -345,6 +355,7 @@ impl BrokerOptions {
             hole_age: Duration::from_secs(OFFSET_JUMP_AGE_SECONDS.unsigned_abs()),
             levels: Levels::default(),
             max_message_bytes: grpc::MAX_MESSAGE_RECV_SERVER,
+            allow_origin: Vec::new(),
             drain_timeout: Duration::from_secs(60),
             debug_bind: None,
             debug_private: false,
@@ -395,6 +406,7 @@ impl BrokerOptions {
             hole_age: broker.hole_age,
             levels: Levels { gzip: broker.gzip_level, zstandard: broker.zstd_level },
             max_message_bytes: broker.max_grpc_recv_size,
+            allow_origin: broker.allow_origin.into_iter().filter(|origin| !origin.is_empty()).collect(),
             drain_timeout: broker.drain_timeout,
             debug_bind,
             debug_private: debug.private,
@@ -497,7 +509,6 @@ mod tests {
             ("--broker.auth-keys=Zm9v", "--broker.auth-keys is not supported yet"),
             ("--broker.server-cert-file=x", "--broker.server-cert-file is not supported yet"),
             ("--broker.peer-ca-file=x", "--broker.peer-ca-file is not supported yet"),
-            ("--broker.allow-origin=x", "--broker.allow-origin is not supported yet"),
             ("--etcd.trusted-ca-file=x", "--etcd.trusted-ca-file is not supported yet"),
         ] {
             assert_eq!(options(&[arg]).unwrap_err(), expected);

@@ -251,6 +251,20 @@ async fn offsets_between_and_beyond_stored_fragments() {
 }
 
 #[tokio::test]
+async fn a_get_passes_over_what_is_gone_before_its_beginning_and_ends_at_the_next_hole() {
+    let stored = Stored::new();
+    stored.put_of(NAME, "one", 100, b"0123456789", 9 * HOUR);
+    stored.put_of(NAME, "one", 120, b"0123456789", 7 * HOUR);
+    let fixture = stored.listed_broker(SIX_HOURS).await;
+    let answer = fixture.http(&format!("/{NAME}?offset=3")).await;
+    assert!(answer.starts_with("HTTP/1.1 206"), "{answer}");
+    assert!(answer.contains("content-range: bytes 100-9223372036854775807/9223372036854775807"), "{answer}");
+    assert!(answer.contains("x-write-head: 130"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\nA\r\n0123456789\r\n0\r\n\r\n"), "{answer}");
+    fixture.stop().await;
+}
+
+#[tokio::test]
 async fn a_blocked_read_passes_over_a_hole_once_it_is_old_though_nothing_else_happens() {
     let stored = Stored::new();
     stored.put_of(NAME, "one", 0, b"before ", HOUR);

@@ -89,6 +89,14 @@ pub struct ConsumerArgs {
         env = "CONSUMER_PRUNE_RECOVERY_LOGS"
     )]
     pub prune_recovery_logs: bool,
+    /// Origin whose pages may call the JSON gateway from a browser, as https://host:port. May be given several times.
+    #[arg(
+        id = "consumer.allow-origin",
+        long = "consumer.allow-origin",
+        env = "CONSUMER_ALLOW_ORIGIN",
+        value_name = "ORIGIN"
+    )]
+    pub allow_origin: Vec<String>,
     /// Options which are refused.
     #[command(flatten)]
     pub unsupported: UnsupportedArgs,
@@ -154,14 +162,6 @@ pub struct UnsupportedArgs {
         hide_env_values = true
     )]
     pub auth_keys: Option<String>,
-    /// Origins of browsers that may call the HTTP gateway (not supported yet).
-    #[arg(
-        id = "consumer.allow-origin",
-        long = "consumer.allow-origin",
-        env = "CONSUMER_ALLOW_ORIGIN",
-        value_name = "ORIGIN"
-    )]
-    pub allow_origin: Vec<String>,
 }
 
 impl UnsupportedArgs {
@@ -174,7 +174,6 @@ impl UnsupportedArgs {
             ("consumer.peer-cert-key-file", is_set(&self.peer_cert_key_file)),
             ("consumer.peer-ca-file", is_set(&self.peer_ca_file)),
             ("consumer.auth-keys", self.auth_keys.as_deref().is_some_and(|keys| !keys.is_empty())),
-            ("consumer.allow-origin", self.allow_origin.iter().any(|origin| !origin.is_empty())),
         ])
     }
 }
@@ -202,6 +201,8 @@ pub struct ConsumerOptions {
     pub max_hot_standbys: u32,
     /// Largest message received, bytes.
     pub max_message_bytes: usize,
+    /// Origins whose pages may call the JSON gateway.
+    pub allow_origin: Vec<String>,
     /// Longest wait for others to take over at exit.
     pub drain_timeout: Duration,
     /// URL of a broker.
@@ -265,6 +266,7 @@ impl ConsumerOptions {
             shard_limit: 1024,
             max_hot_standbys: 3,
             max_message_bytes: grpc::MAX_MESSAGE_RECV_SERVER,
+            allow_origin: Vec::new(),
             drain_timeout: Duration::from_secs(60),
             broker: broker.to_owned(),
             route_cache_size: 0,
@@ -306,6 +308,7 @@ impl ConsumerOptions {
             shard_limit: consumer.limit,
             max_hot_standbys: consumer.max_hot_standbys,
             max_message_bytes: consumer.max_grpc_recv_size,
+            allow_origin: consumer.allow_origin.into_iter().filter(|origin| !origin.is_empty()).collect(),
             drain_timeout: consumer.drain_timeout,
             broker: broker.address,
             route_cache_size: broker.cache_size,
@@ -398,7 +401,6 @@ mod tests {
         for (arg, expected) in [
             ("--consumer.auth-keys=Zm9v", "--consumer.auth-keys is not supported yet"),
             ("--consumer.server-ca-file=x", "--consumer.server-ca-file is not supported yet"),
-            ("--consumer.allow-origin=x", "--consumer.allow-origin is not supported yet"),
             ("--broker.auth-token=x", "--broker.auth-token is not supported yet"),
             ("--etcd.cert-file=x", "--etcd.cert-file is not supported yet"),
         ] {

@@ -16,8 +16,9 @@ use prost::Message;
 use proto::MemberId;
 use proto::consumer::ConsumerSpec;
 use proto::protocol::ProcessSpec;
+use runtime::introspection::{self, Health};
 use runtime::server::{self, Listener};
-use runtime::{BoxError, CancellationToken, OnError, TaskGroup};
+use runtime::{BoxError, CancellationToken, OnError, TaskGroup, json_gateway};
 use stores::{Environment, StoreTimes, Stores, StoresConfig};
 use tokio::sync::watch;
 use tonic::service::Routes;
@@ -37,12 +38,20 @@ const SERVER_DRAIN: Duration = Duration::from_secs(15);
 const CEDE_LIMIT: Duration = Duration::from_secs(15);
 /// How long tasks may take to notice that they are cancelled.
 const JOIN_LIMIT: Duration = Duration::from_secs(10);
+/// Full name of the service.
+const SERVICE: &str = "consumer.Shard";
+/// Methods of it that are served as JSON.
+const JSON_RULES: [json_gateway::Rule; 2] = [
+    json_gateway::Rule { path: "/v1/shards/list", service: SERVICE, method: "List" },
+    json_gateway::Rule { path: "/v1/shards/stat", service: SERVICE, method: "Stat" },
+];
 
 /// A running member of a consumer group.
 pub struct Consumer {
     options: ConsumerOptions,
     endpoint: String,
     groups: Groups,
+    health: Health,
     shards: ShardSet,
     resolver: Resolver,
     schema: ConsumerSchema,
@@ -155,9 +164,21 @@ impl Consumer {
         prune_logs(&options, &mirror, &shards, journals, &groups.work);
         let resolver = Resolver::new(options.member.clone(), mirror.clone(), shards.clone());
         let released = run_allocator(&options, &mirror, &lease_lost, &groups.work);
-        serve(&options, listener, &resolver, groups).await?;
+        let health = serve(&options, listener, &resolver, groups).await?;
+        health.serving().await;
         let groups = groups.clone();
-        Ok(Consumer { options, endpoint, groups, shards, resolver, schema, membership, lease_lost, released })
+        Ok(Consumer {
+            options,
+            endpoint,
+            groups,
+            health,
+            shards,
+            resolver,
+            schema,
+            membership,
+            lease_lost,
+            released,
+        })
     }
 
     /// The URL under which others reach this process.
@@ -190,6 +211,7 @@ impl Consumer {
     /// # Errors
     /// The first failure of a part, before or while stopping. The process has stopped nevertheless.
     pub async fn stop(mut self) -> Result<(), BoxError> {
+        self.health.not_serving().await;
         let is_lost = self.lease_lost.is_cancelled();
         let has_failed = self.groups.in_order().iter().any(|group| group.token().is_cancelled());
         if !is_lost && !has_failed {
@@ -201,6 +223,7 @@ impl Consumer {
         if !is_lost && let Err(error) = self.membership.revoke().await {
             tracing::warn!(%error, "cannot revoke the lease; it ends by itself");
         }
+        self.health.end().await;
         let stopped = self.groups.stop(SERVER_DRAIN).await;
         if is_lost { Err(LEASE_LOST.into()) } else { stopped }
     }
@@ -287,9 +310,13 @@ async fn serve(
     listener: Listener,
     resolver: &Resolver,
     groups: &Groups,
-) -> Result<(), BoxError> {
+) -> Result<Health, BoxError> {
     let service = ShardService::new(resolver.clone(), options.clock.clone());
-    let routes = Routes::new(service.into_server(options.max_message_bytes)).into_axum_router();
+    let shards = Routes::new(service.into_server(options.max_message_bytes));
+    let (origins, request_max) = (&options.allow_origin, options.max_message_bytes);
+    let json = json_gateway::router(&shards, &JSON_RULES, origins, request_max);
+    let (routes, health) = introspection::add(shards, SERVICE).await?;
+    let routes = routes.into_axum_router().merge(json);
     let metrics = options.metrics.clone();
     let debug = match options.debug_private {
         true => server::ready_router(),
@@ -300,11 +327,11 @@ async fn serve(
         let serve = server::serve(listener, router, tasks.clone(), options.clock.clone(), SERVER_DRAIN);
         tasks.spawn("listener", OnError::CancelGroup, serve);
     };
-    spawn(listener, routes.merge(debug));
+    spawn(listener, routes.merge(debug).fallback(server::not_found));
     if let Some(bind) = &options.debug_bind {
         spawn(Listener::bind(bind).await?, server::debug_router(metrics));
     }
-    Ok(())
+    Ok(health)
 }
 
 /// Prunes the logs of this process's shards, if that was asked for.

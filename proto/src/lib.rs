@@ -52,6 +52,7 @@ pub use process::BROKER_JOURNAL_LIMIT_MAX;
 pub use revision::Revision;
 pub use shard_spec::HINT_BACKUPS_MAX;
 pub use store_url::StoreUrl;
+pub use url_parts::percent_decode;
 
 /// Encoded `FileDescriptorSet` of every package, imports included: what printing messages as JSON or text needs.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

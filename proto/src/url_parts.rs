@@ -77,7 +77,11 @@ fn check_host(host: &str) -> Result<(), Invalid> {
     Ok(())
 }
 
-pub(crate) fn percent_decode(text: &str) -> Result<Vec<u8>, Invalid> {
+/// The bytes that percent-encoded text stands for.
+///
+/// # Errors
+/// If a `%` is not followed by two hexadecimal digits.
+pub fn percent_decode(text: &str) -> Result<Vec<u8>, Invalid> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {

@@ -42,6 +42,7 @@ impl Broker {
     /// # Errors
     /// The first failure of a part, before or while stopping. The broker has stopped nevertheless.
     pub async fn stop(mut self) -> Result<(), BoxError> {
+        self.health.not_serving().await;
         let deadline = self.options.clock.now() + self.options.drain_timeout;
         if !self.has_failed() {
             Box::pin(self.hand_over(deadline)).await;
@@ -50,6 +51,7 @@ impl Broker {
         if !self.has_failed() {
             Box::pin(self.let_go(deadline)).await;
         }
+        self.health.end().await;
         self.groups.stop().await
     }
 

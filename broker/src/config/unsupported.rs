@@ -64,14 +64,6 @@ pub struct UnsupportedArgs {
         hide_env_values = true
     )]
     pub auth_keys: Option<String>,
-    /// Origins of browsers that may call the HTTP gateway (not supported yet).
-    #[arg(
-        id = "broker.allow-origin",
-        long = "broker.allow-origin",
-        env = "BROKER_ALLOW_ORIGIN",
-        value_name = "ORIGIN"
-    )]
-    pub allow_origin: Vec<String>,
 }
 
 impl UnsupportedArgs {
@@ -84,7 +76,6 @@ impl UnsupportedArgs {
             ("broker.peer-cert-key-file", is_set(&self.peer_cert_key_file)),
             ("broker.peer-ca-file", is_set(&self.peer_ca_file)),
             ("broker.auth-keys", self.auth_keys.as_deref().is_some_and(|k| !k.is_empty())),
-            ("broker.allow-origin", self.allow_origin.iter().any(|o| !o.is_empty())),
         ])
     }
 }

@@ -6,6 +6,7 @@ mod app;
 mod faults;
 mod fixture;
 mod hand_over;
+mod http;
 mod pruning;
 mod testkit_use;
 

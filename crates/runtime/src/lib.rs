@@ -9,6 +9,8 @@ mod clock;
 pub mod config;
 mod entropy;
 pub mod grpc;
+pub mod introspection;
+pub mod json_gateway;
 pub mod limits;
 pub mod logging;
 mod metrics;

@@ -141,7 +141,8 @@ pub async fn not_found(request: Request) -> Response {
     (StatusCode::NOT_FOUND, format!("{} is not served here\n", request.uri().path())).into_response()
 }
 
-fn is_grpc<B>(request: &Request<B>) -> bool {
+/// Whether a request is one of gRPC.
+pub fn is_grpc<B>(request: &Request<B>) -> bool {
     let content_type = request.headers().get(http::header::CONTENT_TYPE);
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }

@@ -1,0 +1,189 @@
+//! gRPC methods as JSON over HTTP (journal protocol §14.3, consumer protocol §1.4), in the shapes of grpc-gateway v1.
+//!
+//! `POST` a method's request as JSON. A method with one answer gives its message; one that streams gives a line of
+//! `{"result": …}` for each. Names are in lowerCamelCase, zero values are there, 64-bit integers are text. The call is made
+//! on the service itself, in this process, with the caller's `Authorization`: whoever may not call the service may not
+//! call it here.
+//!
+//! Pages of the configured origins may call it from a browser (CORS); those of others are told nothing, which browsers take
+//! for a no.
+
+mod failure;
+mod message;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use futures::StreamExt;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION,
+    CONTENT_TYPE, ORIGIN, VARY,
+};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use prost_reflect::{DynamicMessage, MethodDescriptor};
+use tonic::service::Routes;
+use tonic::{Status, Streaming};
+
+use message::{Messages, POOL, line_of, text_of};
+
+const ALLOWED_METHODS: HeaderValue = HeaderValue::from_static("GET, POST, OPTIONS");
+const ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static(
+    "Cache-Control, Content-Language, Content-Length, Content-Type, Expires, Last-Modified, Pragma, Authorization",
+);
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// A method of a service and where it is served.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// Path of the URL.
+    pub path: &'static str,
+    /// Full name of the service.
+    pub service: &'static str,
+    /// Name of the method, which takes one request.
+    pub method: &'static str,
+}
+
+/// Serves the methods of `rules` by calling `service`. Pages of `origins` may call them. Requests of more than
+/// `request_bytes_max` are refused.
+///
+/// # Panics
+/// If a rule names a method which the protocol does not have: rules are fixed in the source.
+pub fn router(service: &Routes, rules: &[Rule], origins: &[String], request_bytes_max: usize) -> Router {
+    let origins: Arc<[String]> = origins.into();
+    rules.iter().fold(Router::new(), |router, rule| {
+        let served = POOL.get_service_by_name(rule.service).expect("rules name services of the protocol");
+        let method = served.methods().find(|method| method.name() == rule.method);
+        let endpoint = Arc::new(Endpoint {
+            service: service.clone(),
+            method: method.expect("rules name methods of the protocol"),
+            path: PathAndQuery::try_from(format!("/{}/{}", rule.service, rule.method))
+                .expect("names of services and methods are plain"),
+            origins: Arc::clone(&origins),
+            request_bytes_max,
+        });
+        router.route(rule.path, any(move |request: Request| async move { endpoint.answer(request).await }))
+    })
+}
+
+/// One method.
+struct Endpoint {
+    service: Routes,
+    method: MethodDescriptor,
+    path: PathAndQuery,
+    origins: Arc<[String]>,
+    request_bytes_max: usize,
+}
+
+impl Endpoint {
+    async fn answer(&self, request: Request) -> Response {
+        let origin = request.headers().get(ORIGIN).cloned();
+        let mut response = match *request.method() {
+            Method::OPTIONS => StatusCode::OK.into_response(),
+            Method::POST => self.call(request).await,
+            _ => StatusCode::METHOD_NOT_ALLOWED.into_response(),
+        };
+        if let Some(origin) = origin {
+            self.allow(origin, response.headers_mut());
+        }
+        response
+    }
+
+    /// Says that pages of `origin` may see the answer, if they may.
+    fn allow(&self, origin: HeaderValue, headers: &mut HeaderMap) {
+        if self.origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()) {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, ALLOWED_METHODS);
+            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS);
+        }
+        if !self.origins.is_empty() {
+            // The answer depends on it: caches must know.
+            headers.insert(VARY, HeaderValue::from(ORIGIN));
+        }
+    }
+
+    async fn call(&self, request: Request) -> Response {
+        let authorization = request.headers().get(AUTHORIZATION).cloned();
+        let message = match self.message(request.into_body()).await {
+            Ok(message) => message,
+            Err(status) => return failure::of_call(&status),
+        };
+        let mut call = tonic::Request::new(message);
+        authorize(&mut call, authorization.as_ref());
+        let mut client = tonic::client::Grpc::new(self.service.clone()).max_decoding_message_size(usize::MAX);
+        let messages = Messages(self.method.output());
+        // A method with one answer is a stream of one, on the wire.
+        let called = match client.ready().await {
+            Ok(()) => client.server_streaming(call, self.path.clone(), messages).await,
+            Err(never) => match never {},
+        };
+        match (called, self.method.is_server_streaming()) {
+            (Ok(stream), true) => streamed(stream.into_inner()).await,
+            (Ok(stream), false) => single(stream.into_inner()).await,
+            (Err(status), true) => failure::of_stream(&status),
+            (Err(status), false) => failure::of_call(&status),
+        }
+    }
+
+    /// The request's message. An empty body is the empty message.
+    async fn message(&self, body: Body) -> Result<DynamicMessage, Status> {
+        let text = axum::body::to_bytes(body, self.request_bytes_max).await;
+        let text = text.map_err(|error| Status::invalid_argument(format!("request body: {error}")))?;
+        if text.is_empty() {
+            return Ok(DynamicMessage::new(self.method.input()));
+        }
+        let mut json = serde_json::Deserializer::from_slice(&text);
+        let message = DynamicMessage::deserialize(self.method.input(), &mut json);
+        message.and_then(|message| json.end().map(|()| message)).map_err(|error| {
+            Status::invalid_argument(format!("{}: {error}", self.method.input().full_name()))
+        })
+    }
+}
+
+/// Gives a call the caller's `Authorization`.
+pub fn authorize<T>(call: &mut tonic::Request<T>, authorization: Option<&HeaderValue>) {
+    let token = authorization.and_then(|value| value.as_bytes().try_into().ok());
+    if let Some(token) = token {
+        call.metadata_mut().insert(AUTHORIZATION.as_str(), token);
+    }
+}
+
+/// What tells the caller of a gateway to authenticate.
+pub const CHALLENGE: (HeaderName, HeaderValue) =
+    (http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+
+/// The answer of a method that has one.
+async fn single(mut stream: Streaming<DynamicMessage>) -> Response {
+    let text = match stream.message().await {
+        Ok(Some(message)) => text_of(&message),
+        Ok(None) => Err(Status::internal("the method gave no answer")),
+        Err(status) => Err(status),
+    };
+    match text {
+        Ok(text) => ([(CONTENT_TYPE, JSON)], text).into_response(),
+        Err(status) => failure::of_call(&status),
+    }
+}
+
+/// The answers of a method, each as it comes. Its first one decides about the status.
+async fn streamed(mut stream: Streaming<DynamicMessage>) -> Response {
+    let first = match stream.message().await {
+        Ok(Some(message)) => line_of(&message),
+        Ok(None) => return ([(CONTENT_TYPE, JSON)], Body::empty()).into_response(),
+        Err(status) => Err(status),
+    };
+    let first = match first {
+        Ok(line) => line,
+        Err(status) => return failure::of_stream(&status),
+    };
+    let rest = stream.map(|message| match message.and_then(|message| line_of(&message)) {
+        Ok(line) => line,
+        Err(status) => failure::line_of(&status),
+    });
+    let lines = futures::stream::iter([first]).chain(rest).map(Ok::<_, std::convert::Infallible>);
+    ([(CONTENT_TYPE, JSON)], Body::from_stream(lines)).into_response()
+}
