@@ -1,6 +1,8 @@
 //! Journals over plain HTTP and as JSON, as a user meets them: with a client of HTTP/1.1, with one of HTTP/2, and byte by
 //! byte.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
 mod support;
 
 use broker::{Broker, BrokerOptions};
