@@ -4,7 +4,13 @@
 
 mod support;
 
-use proto::protocol::{AppendRequest, JournalSpec, LabelSelector, LabelSet, ReadRequest, Status};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use broker::BrokerOptions;
+use proto::protocol::{
+    AppendRequest, CompressionCodec, JournalSpec, LabelSelector, LabelSet, ReadRequest, Status,
+};
 use support::cluster::{Cluster, NAME};
 use support::{Fixture, content, delete, eventually, journal, upsert, within};
 use tempfile::TempDir;
@@ -248,4 +254,67 @@ async fn replicas_whose_clocks_differ_store_a_fragment_in_one_place() {
     let hours: Vec<_> = stored.iter().map(|file| file.split('/').next().unwrap()).collect();
     assert_eq!((stored.len(), hours[0].starts_with("hour=")), (4, true), "{stored:?}");
     assert!(hours.iter().all(|hour| *hour == hours[0]), "{stored:?}");
+}
+
+/// The one file below `dir` whose name is of a fragment.
+fn fragment_file(dir: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(dir).ok()?.map(Result::unwrap);
+    entries.into_iter().find_map(|entry| match entry.file_type().unwrap().is_dir() {
+        true => fragment_file(&entry.path()),
+        false => Some(entry.path()).filter(|path| path.extension().is_some_and(|suffix| suffix == "raw")),
+    })
+}
+
+#[tokio::test]
+async fn content_whose_object_is_damaged_is_read_from_the_spool_of_another_replica() {
+    let keep_spools =
+        |_, options: &mut BrokerOptions| options.paces.replica_upload = Duration::from_secs(3600);
+    let mut cluster = Cluster::start_with(3, keep_spools).await;
+    let mut spec = replicated();
+    let fragment = spec.fragment.as_mut().unwrap();
+    (fragment.length, fragment.compression_codec) = (1 << 20, CompressionCodec::None as i32);
+    fragment.refresh_interval = Some(prost_types::Duration { seconds: 3600, nanos: 0 });
+    cluster.at(0).create(spec).await;
+    let mut expected: Vec<u8> = (0..3_000_000_u32).flat_map(|n| n.to_le_bytes()).collect();
+    cluster.at(0).append(NAME, &expected).await;
+    cluster.at(0).append(NAME, b"the next fragment").await;
+    expected.extend(b"the next fragment");
+
+    // The primary has stored the first fragment, and has it nowhere else; the others keep their spools.
+    let route = cluster.route().await;
+    let primary = &route.members[usize::try_from(route.primary).unwrap()].suffix;
+    let primary: usize = primary.trim_start_matches("broker-").parse().unwrap();
+    let first = ReadRequest { journal: NAME.to_owned(), metadata_only: true, ..Default::default() };
+    eventually("the first fragment is stored", async || {
+        let first = cluster.at(primary).read_all(first.clone()).await.remove(0);
+        first.fragment.filter(|fragment| fragment.mod_time != 0)
+    })
+    .await;
+    let file = fragment_file(&cluster.store()).expect("it is stored");
+    let intact = std::fs::read(&file).unwrap();
+    let all = ReadRequest { journal: NAME.to_owned(), ..Default::default() };
+
+    // All but the end is sent before the damage is found, and the other copy agrees with it.
+    let mut damaged = intact.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    std::fs::write(&file, &damaged).unwrap();
+    assert!(content(&cluster.at(primary).read_all(all.clone()).await) == expected);
+    let metrics = cluster.at(primary).http("/debug/metrics").await;
+    assert!(metrics.contains("courant_read_copy_failures_total{defect=\"corrupt\"} 1"), "it is told of");
+
+    // What was sent is wrong: the read says so, and does not go on.
+    damaged[0] ^= 1;
+    std::fs::write(&file, &damaged).unwrap();
+    let mut stream = cluster.at(primary).read(all.clone()).await.unwrap();
+    let error = loop {
+        match within(stream.message()).await {
+            Ok(response) => assert!(response.is_some(), "the read ends with an error"),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.message().contains("what was sent from offset 0 to"), "{error}");
+
+    // Without the object, it is read from the spool from its beginning.
+    std::fs::remove_file(&file).unwrap();
+    assert!(content(&cluster.at(primary).read_all(all).await) == expected);
 }

@@ -23,12 +23,25 @@ use crate::Store;
 const STATE: &str = "state.json";
 const NEXT: &str = "next.json";
 
+/// Files by which other kinds of stores are known.
+const OTHER_STORES: [&str; 2] = ["CURRENT", "pageDB"];
+
 /// Why a state cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum JsonStoreError {
     /// The shard has no recovery log.
     #[error("a JSON file store needs a recovery log, and the shard has none")]
     NoRecorder,
+    /// The recovery log is that of a store of another kind, whose checkpoint would be lost.
+    #[error(
+        "{dir:?} holds {found}, which is of another kind of store; a shard which changes its store needs a new log"
+    )]
+    OtherStore {
+        /// Where.
+        dir: PathBuf,
+        /// A file of the other store.
+        found: &'static str,
+    },
     /// A file cannot be read or written.
     #[error("{path:?}: {source}")]
     File {
@@ -65,14 +78,14 @@ impl<S: Serialize + DeserializeOwned + Default + Send + 'static> JsonFileStore<S
     /// Reads the state in the directory of `recorder`; without a file, the state and the checkpoint are the default.
     ///
     /// # Errors
-    /// Without a recorder, or if the file is not what it should be.
+    /// Without a recorder, if the recovery log holds another kind of store, or if the file is not what it should be.
     pub async fn open(
         recorder: Option<Recorder>,
         tasks: &TaskGroup,
     ) -> Result<JsonFileStore<S>, JsonStoreError> {
         let recorder = recorder.ok_or(JsonStoreError::NoRecorder)?;
-        let path = recorder.dir().join(STATE);
-        let (state, checkpoint) = tasks.spawn_blocking("read state", move || read_file(&path)).await?;
+        let dir = recorder.dir().to_owned();
+        let (state, checkpoint) = tasks.spawn_blocking("read state", move || read(dir)).await?;
         Ok(JsonFileStore { state, recorder, tasks: tasks.clone(), restored: Some(checkpoint) })
     }
 }
@@ -118,6 +131,13 @@ impl<S: Serialize + Send + 'static> Store for JsonFileStore<S> {
 /// The recorder's first failure says more than that of an append which came later.
 fn why(recorder: &Recorder, error: OpError) -> OpError {
     recorder.failure().map_or(error, OpError::failed)
+}
+
+fn read<S: DeserializeOwned + Default>(dir: PathBuf) -> Result<(S, Checkpoint), JsonStoreError> {
+    match OTHER_STORES.iter().copied().find(|name| dir.join(name).exists()) {
+        Some(found) => Err(JsonStoreError::OtherStore { dir, found }),
+        None => read_file(&dir.join(STATE)),
+    }
 }
 
 fn read_file<S: DeserializeOwned + Default>(path: &Path) -> Result<(S, Checkpoint), JsonStoreError> {

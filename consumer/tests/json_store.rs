@@ -162,6 +162,28 @@ async fn a_zombie_cannot_commit_and_says_that_it_is_fenced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_which_holds_another_kind_of_store_is_refused() {
+    let world = World::new().await;
+    for (number, found) in [(1, "CURRENT"), (3, "pageDB/CURRENT")] {
+        let recorder = world.recorder(&format!("other-{number}"), number).await;
+        let path = recorder.dir().join(found);
+        let fnode = recorder.create(&path).unwrap();
+        recorder.write_at(fnode, 0, b"MANIFEST-000004\n").unwrap();
+        recorder.barrier(Vec::new()).await.unwrap();
+        // What refuses is what was recovered from the log.
+        let recorder = world.recorder(&format!("json-{number}"), number + 1).await;
+        let begin = world.broker.content(LOG).len();
+        let error = Numbers::open(Some(recorder.clone()), &world.tasks).await.map(drop).unwrap_err();
+        let name = found.split('/').next().unwrap();
+        let expected = format!("holds {name}, which is of another kind of store");
+        assert!(error.to_string().contains(&expected), "{error}");
+        assert_eq!(world.operations(begin), Vec::<String>::new(), "nothing is written");
+        recorder.remove(&recorder.dir().join(found)).unwrap();
+        recorder.barrier(Vec::new()).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_needs_a_recorder_and_a_file_which_is_whole() {
     let world = World::new().await;
     let error = Numbers::open(None, &world.tasks).await.map(drop).unwrap_err();

@@ -3,18 +3,23 @@
 //! Nothing below the root of a file store may lead out of it. Keys with `..`, empty or over-long elements are refused
 //! before any file is touched, and symbolic links below the root are not followed: not by operations, which fail, and
 //! not by listings, which pass over them with a log line. (The root itself may be reached through links.)
+//!
+//! A file is written as `NAME#N`, and renamed once it is complete. An upload whose process was killed leaves it behind: a
+//! listing that comes upon one for a fragment, and older than any upload takes, removes it.
 
 use std::fs::{self, ReadDir};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
+use fragment::Fragment;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
-use runtime::TaskGroup;
+use proto::JournalName;
+use runtime::{Clock, TaskGroup};
 
 use crate::error::PlaceError;
 use crate::place::{Listed, Place};
@@ -28,6 +33,8 @@ const PATH_BYTES_MAX: usize = 4096 - 16;
 const LIST_BATCH: usize = 1024;
 /// Each part of an upload.
 const PART_BYTES: usize = 1 << 20;
+/// Age at which a file that was staged for a fragment counts as left behind, in seconds: a day, and no upload takes so long.
+const STAGED_AGE_MAX_SECONDS: i64 = 24 * 60 * 60;
 /// Prefix of the files which other implementations of the protocol write before renaming them.
 const PARTIAL_PREFIX: &str = ".partial-";
 
@@ -37,6 +44,7 @@ pub(crate) struct FilePlace {
     root: PathBuf,
     /// The URL's own path, which is all that signed URLs show of the root: empty or ending in a slash.
     url_path: String,
+    clock: Clock,
     tasks: TaskGroup,
 }
 
@@ -45,7 +53,7 @@ impl FilePlace {
     pub(crate) fn open(
         file_root: &Path,
         url_path: &str,
-        tasks: TaskGroup,
+        (clock, tasks): (Clock, TaskGroup),
     ) -> Result<FilePlace, (PathBuf, String)> {
         let directory = file_root.join(url_path);
         let problem = |error: io::Error| (directory.clone(), error.to_string());
@@ -60,7 +68,7 @@ impl FilePlace {
         let objects = LocalFileSystem::new_with_prefix(&root)
             .map_err(|error| (directory, error.to_string()))?
             .with_fsync(true);
-        Ok(FilePlace { objects, root, url_path: url_path.to_owned(), tasks })
+        Ok(FilePlace { objects, root, url_path: url_path.to_owned(), clock, tasks })
     }
 }
 
@@ -118,6 +126,7 @@ impl Place for FilePlace {
             root: self.root.clone(),
             prefix: prefix.clone(),
             after: after.map(clean),
+            staged_since: self.clock.unix_seconds() - STAGED_AGE_MAX_SECONDS,
             pending: vec![directory.to_owned()],
             open: None,
         };
@@ -207,6 +216,8 @@ struct Walk {
     prefix: String,
     /// Keys up to this one are passed over.
     after: Option<String>,
+    /// What was staged before this Unix time, in seconds, was left behind.
+    staged_since: i64,
     /// Directories to read, relative to the root.
     pending: Vec<String>,
     open: Option<(String, ReadDir)>,
@@ -265,26 +276,49 @@ impl Walk {
             && !self.is_wholly_before(&key)
         {
             self.pending.push(key);
-        } else if kind.is_file()
-            && key.starts_with(&self.prefix)
-            && self.after.as_ref().is_none_or(|after| key > *after)
-            && !is_partial(name)
-        {
-            let modified = match entry.metadata() {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                metadata => metadata?.modified()?,
-            };
-            let seconds = modified.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-            return Ok(Some(Listed { key, mod_time: i64::try_from(seconds).unwrap_or(i64::MAX) }));
+        } else if kind.is_file() && key.starts_with(&self.prefix) {
+            if let Some(target) = staged_for(name) {
+                self.remove_if_left_behind(entry, target);
+            } else if self.after.as_ref().is_none_or(|after| key > *after)
+                && !name.starts_with(PARTIAL_PREFIX)
+            {
+                return Ok(mod_time(entry)?.map(|mod_time| Listed { key, mod_time }));
+            }
         }
         Ok(None)
     }
+
+    /// Removes a file that was staged for `target`, if that is a fragment and the file is old. Where it may not be removed
+    /// it stays.
+    fn remove_if_left_behind(&self, entry: &fs::DirEntry, target: &str) {
+        let journal = JournalName::parse("any/journal").expect("it is a name");
+        let is_old = || mod_time(entry).is_ok_and(|time| time.is_some_and(|time| time < self.staged_since));
+        if Fragment::parse_content_name(&journal, target).is_ok() && is_old() {
+            let path = entry.path();
+            match fs::remove_file(&path) {
+                Ok(()) => tracing::info!(path = %path.display(), "removed what a killed upload left behind"),
+                Err(error) => {
+                    tracing::debug!(path = %path.display(), %error, "cannot remove what a killed upload left behind");
+                }
+            }
+        }
+    }
 }
 
-/// Whether a file of this name is an upload which is not complete, by this or another implementation.
-fn is_partial(name: &str) -> bool {
-    let staged = name.rsplit_once('#').is_some_and(|(_, number)| number.bytes().all(|b| b.is_ascii_digit()));
-    staged || name.starts_with(PARTIAL_PREFIX)
+/// Unix seconds of a file's last modification; None if it has gone.
+fn mod_time(entry: &fs::DirEntry) -> io::Result<Option<i64>> {
+    let modified = match entry.metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        metadata => metadata?.modified()?,
+    };
+    let seconds = modified.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Ok(Some(i64::try_from(seconds).unwrap_or(i64::MAX)))
+}
+
+/// The name of the file that one of this name becomes once its upload is complete, if it is such a file.
+fn staged_for(name: &str) -> Option<&str> {
+    let (target, number) = name.rsplit_once('#')?;
+    number.bytes().all(|b| b.is_ascii_digit()).then_some(target)
 }
 
 #[cfg(test)]

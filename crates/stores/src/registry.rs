@@ -176,7 +176,7 @@ impl StoresConfig {
                 return Err(invalid(Path::new(&location.root), problem));
             }
         };
-        FilePlace::open(root, &location.root, self.tasks.clone())
+        FilePlace::open(root, &location.root, (self.clock.clone(), self.tasks.clone()))
             .map_err(|(directory, problem)| invalid(&directory, problem))
     }
 }

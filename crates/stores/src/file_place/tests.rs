@@ -49,6 +49,8 @@ async fn files_have_the_protocols_layout() {
 #[tokio::test]
 async fn a_store_without_its_directory_is_not_an_empty_store() {
     let (root, store) = file_store();
+    // The first health check would make the directory again.
+    store.checked_health().await;
     assert!(store.list(&journal("a/journal")).await.unwrap().is_empty(), "a journal without a directory");
     let aside = root.path().with_extension("aside");
     fs::rename(root.path(), &aside).unwrap();
@@ -140,6 +142,41 @@ async fn listings_pass_over_what_is_not_complete() {
     fs::create_dir(directory.join("empty")).unwrap();
     let listed = store.list(&fragment.journal).await.unwrap();
     assert_eq!(listed.iter().map(|fragment| fragment.begin).collect::<Vec<_>>(), [0]);
+}
+
+#[tokio::test]
+async fn what_killed_uploads_left_behind_is_removed_once_it_is_old() {
+    let (root, store) = file_store();
+    let fragment = fragment_of("a/journal", 0, Codec::Gzip, b"content");
+    store.put(&fragment, source(b"content")).await.unwrap();
+    let stored = fragment.content_path();
+    let name = |begin| fragment_of("a/journal", begin, Codec::Gzip, b"content").content_name();
+    let hours = |hours: u64| Duration::from_secs(hours * 60 * 60);
+    let (old, hour) = (hours(25), hours(1));
+    let planted = [
+        (format!("a/journal/{}#1", name(7)), old, false),
+        (format!("a/journal/date=1/{}#12", name(14)), old, false),
+        // It may be under way.
+        (format!("a/journal/{}#1", name(21)), hour, true),
+        (format!("a/journal/{}#2", name(7)), hours(23), true),
+        // Nobody knows what these are.
+        ("a/journal/notes#1".to_owned(), old, true),
+        (format!("a/journal/{}#copy", name(7)), old, true),
+        (format!("a/journal/.partial-{}1", name(7)), old, true),
+        // It is complete, however old, and so is another journal's that is not listed.
+        (stored, old, true),
+        (format!("b/journal/{}#1", name(7)), old, true),
+    ];
+    for (path, age, _) in &planted {
+        let path = root.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let file = fs::File::options().write(true).create(true).truncate(false).open(&path).unwrap();
+        file.set_modified(UNIX_EPOCH + Clock::system().unix_now() - *age).unwrap();
+    }
+    assert_eq!(store.list(&fragment.journal).await.unwrap().len(), 1);
+    for (path, _, stays) in &planted {
+        assert_eq!(root.path().join(path).exists(), *stays, "{path}");
+    }
 }
 
 #[tokio::test]
