@@ -4,35 +4,16 @@
 
 mod support;
 
-use std::fs::File;
 use std::path::Path;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use broker::{BrokerOptions, Paces};
 use futures::StreamExt;
 use proto::protocol::{AppendRequest, JournalSpec, LabelSelector, LabelSet, ReadRequest, Status};
-use runtime::Clock;
-use support::{Fixture, content, eventually, journal, upsert};
+use support::{Fixture, content, eventually, journal, store_fragment, upsert};
 use tempfile::TempDir;
 
 const HOUR: Duration = Duration::from_secs(3600);
-
-/// Puts a fragment into the store at `root` which is `age` old.
-fn store_fragment(root: &Path, place: &str, begin: i64, content: &[u8], age: Duration) {
-    use sha1::{Digest, Sha1};
-    let sum: String = Sha1::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
-    let end = begin + i64::try_from(content.len()).unwrap();
-    let dir = root.join(place);
-    std::fs::create_dir_all(&dir).unwrap();
-    let path = dir.join(format!("{begin:016x}-{end:016x}-{sum}.raw"));
-    std::fs::write(&path, content).unwrap();
-    File::options()
-        .write(true)
-        .open(&path)
-        .unwrap()
-        .set_modified(UNIX_EPOCH + Clock::system().unix_now() - age)
-        .unwrap();
-}
 
 /// Offsets at which the fragments begin that are stored at `place`.
 fn begins(root: &Path, place: &str) -> Vec<i64> {
@@ -78,16 +59,16 @@ async fn what_is_older_than_the_retention_goes_from_every_store_but_the_last_fra
     let root = dir.path().join("store");
     for name in ["a/kept", "a/log", "a/for-ever", "a/parent", "a/parent/child", "a/journal"] {
         for (begin, age) in [(0, 3 * HOUR), (3, 2 * HOUR), (6, 2 * HOUR)] {
-            store_fragment(&root, name, begin, b"old", age);
+            store_fragment(&root.join(name), begin, b"old", age);
         }
     }
     // A fragment which another one covers, a copy in the second store, and one below a path postfix.
-    store_fragment(&root, "a/journal", 1, b"ld", 3 * HOUR);
-    store_fragment(&root, "copies/a/journal", 0, b"old", 3 * HOUR);
-    store_fragment(&root, "a/journal/date=1", 9, b"older", 2 * HOUR);
-    store_fragment(&root, "a/journal", 14, b"young", HOUR / 2);
+    store_fragment(&root.join("a/journal"), 1, b"ld", 3 * HOUR);
+    store_fragment(&root.join("copies/a/journal"), 0, b"old", 3 * HOUR);
+    store_fragment(&root.join("a/journal/date=1"), 9, b"older", 2 * HOUR);
+    store_fragment(&root.join("a/journal"), 14, b"young", HOUR / 2);
     // Young enough at the beginning: nothing behind it goes.
-    store_fragment(&root, "copies/a/kept", 0, b"old", HOUR / 2);
+    store_fragment(&root.join("copies/a/kept"), 0, b"old", HOUR / 2);
 
     let mut fixture = start(dir, |options| options.enforce_retention = true).await;
     let mut log = kept_for("a/log", 3600);
@@ -124,7 +105,7 @@ async fn only_a_broker_that_is_told_to_deletes() {
     let dir = TempDir::with_prefix("courant-retention-").unwrap();
     let root = dir.path().join("store");
     for (begin, age) in [(0, 3 * HOUR), (3, 2 * HOUR)] {
-        store_fragment(&root, "a/journal", begin, b"old", age);
+        store_fragment(&root.join("a/journal"), begin, b"old", age);
     }
     let mut fixture = start(dir, |_| {}).await;
     create(&mut fixture, kept_for("a/journal", 3600), 6).await;
@@ -143,7 +124,7 @@ async fn nothing_goes_while_a_store_cannot_be_listed() {
     let root = dir.path().join("store");
     for name in ["a/first", "a/second"] {
         for (begin, age) in [(0, 3 * HOUR), (3, 2 * HOUR)] {
-            store_fragment(&root, name, begin, b"old", age);
+            store_fragment(&root.join(name), begin, b"old", age);
         }
     }
     let mut fixture = start(dir, |options| options.enforce_retention = true).await;

@@ -5,12 +5,10 @@
 mod support;
 
 use std::path::PathBuf;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
-use fragment::{Codec, Fragment, Sum};
-use proto::JournalName;
 use proto::protocol::{FragmentsRequest, JournalSpec, ReadRequest, ReadResponse, Status};
-use support::{Fixture, content, eventually, journal, upsert, within};
+use support::{Fixture, content, eventually, journal, store_fragment, upsert, within};
 use tempfile::TempDir;
 use tonic::Code;
 
@@ -33,15 +31,8 @@ impl Stored {
 
     /// Writes the file of a fragment which holds `content`, modified `age` seconds ago.
     fn put_of(&self, journal: &str, store: &str, begin: i64, content: &[u8], age: u64) -> PathBuf {
-        let name = JournalName::parse(journal).unwrap();
-        let end = begin + content.len() as i64;
-        let fragment = Fragment { end, sum: Sum::of(content), ..Fragment::empty(name, begin, Codec::None) };
-        let path = self.dir.path().join(store).join(fragment.content_path());
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, content).unwrap();
-        let file = std::fs::File::options().write(true).open(&path).unwrap();
-        file.set_modified(UNIX_EPOCH + now() - Duration::from_secs(age)).unwrap();
-        path
+        let dir = self.dir.path().join(store).join(journal);
+        store_fragment(&dir, begin, content, Duration::from_secs(age))
     }
 
     fn put(&self, store: &str, begin: i64, content: &[u8]) -> PathBuf {

@@ -4,17 +4,14 @@
 
 mod support;
 
-use std::fs::File;
-use std::path::Path;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use broker::Paces;
 use proto::protocol::append_request::Suspend;
 use proto::protocol::journal_spec::suspend::Level;
 use proto::protocol::{AppendRequest, JournalSpec, LabelSelector, ReadRequest, Status, journal_spec};
-use runtime::Clock;
 use support::cluster::{Cluster, NAME};
-use support::{Fixture, content, eventually, journal, upsert};
+use support::{Fixture, content, eventually, journal, store_fragment, upsert};
 use tempfile::TempDir;
 
 /// A journal before an append comes.
@@ -35,23 +32,6 @@ enum Before {
 }
 
 const STORED: &[u8] = b"stored";
-
-/// Puts a fragment into the store at `root` which is `age` old.
-fn store_fragment(root: &Path, name: &str, begin: i64, content: &[u8], age: Duration) {
-    use sha1::{Digest, Sha1};
-    let sum: String = Sha1::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
-    let end = begin + i64::try_from(content.len()).unwrap();
-    let dir = root.join(name);
-    std::fs::create_dir_all(&dir).unwrap();
-    let path = dir.join(format!("{begin:016x}-{end:016x}-{sum}.raw"));
-    std::fs::write(&path, content).unwrap();
-    File::options()
-        .write(true)
-        .open(&path)
-        .unwrap()
-        .set_modified(UNIX_EPOCH + Clock::system().unix_now() - age)
-        .unwrap();
-}
 
 async fn append(fixture: &mut Fixture, name: &str, suspend: Suspend, offset: i64, content: &[u8]) -> Status {
     let request =
@@ -79,7 +59,7 @@ async fn prepare(fixture: &mut Fixture, name: &str, before: Before) {
     let suspend = |level: Level, offset| Some(journal_spec::Suspend { level: level.into(), offset });
     if matches!(before, Before::Clean | Before::Partial) {
         let two_days = Duration::from_secs(2 * 24 * 3600);
-        store_fragment(&fixture.dir.path().join("data/fragments"), name, 0, STORED, two_days);
+        store_fragment(&fixture.dir.path().join("data/fragments").join(name), 0, STORED, two_days);
     }
     let spec = match before {
         Before::PartialEmpty => JournalSpec { suspend: suspend(Level::Partial, 0), ..journal(name) },

@@ -4,11 +4,14 @@
 
 pub mod cluster;
 
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use broker::{Broker, BrokerOptions};
 use bytes::Bytes;
+use fragment::{Codec, Fragment, Sum};
 use futures::StreamExt;
+use proto::JournalName;
 use proto::protocol::apply_request::Change;
 use proto::protocol::journal_client::JournalClient;
 use proto::protocol::{
@@ -203,6 +206,19 @@ pub fn journal(name: &str) -> JournalSpec {
         max_append_rate: 0,
         suspend: None,
     }
+}
+
+/// Puts a fragment which holds `content` and is `age` old into the directory of a journal in a file store. Returns its
+/// file.
+pub fn store_fragment(dir: &Path, begin: i64, content: &[u8], age: Duration) -> PathBuf {
+    let (end, name) = (begin + content.len() as i64, JournalName::parse("any/journal").unwrap());
+    let fragment = Fragment { end, sum: Sum::of(content), ..Fragment::empty(name, begin, Codec::None) };
+    let path = dir.join(fragment.content_name());
+    std::fs::create_dir_all(dir).unwrap();
+    std::fs::write(&path, content).unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_modified(UNIX_EPOCH + Clock::system().unix_now() - age).unwrap();
+    path
 }
 
 pub fn upsert(spec: JournalSpec, expect_mod_revision: i64) -> Change {
