@@ -36,7 +36,7 @@ pub use config::{ConsumerArgs, ConsumerOptions, OptionsError, ServeArgs, Unsuppo
 pub use consumer::Consumer;
 pub use json_store::{JsonFileStore, JsonStoreError};
 pub use progress::{Progress, SourceProgress};
-pub use run::{config_text, run};
+pub use run::run;
 pub use schema::{ConsumerSchema, KeySpace, Mirror};
 pub use service::{Resolution, ResolveArgs, ResolveError, Resolver};
 pub use shard::Shard;

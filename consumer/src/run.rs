@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use clap::{Args, Command, FromArgMatches};
 use runtime::BoxError;
+use runtime::config::{config_text, parse_command_line, with_ini};
 use runtime::signals::Signals;
 
 use crate::config::{ConsumerOptions, ServeArgs};
@@ -11,31 +12,38 @@ use crate::{Application, Consumer};
 
 const SERVE: &str = "serve";
 const PRINT_CONFIG: &str = "print-config";
+/// Name of the file which configures consumers.
+const INI_FILE: &str = "gazette.ini";
 
 /// Runs an application as the program that it is: `serve` runs a member of its consumer group until a signal asks it to
 /// stop, and for as long as it then takes to leave in order; a second signal ends the process at once. `print-config`
-/// prints the configuration that `serve` would have.
+/// prints the configuration that `serve` would have. Options are flags, keys of `gazette.ini` (see [`runtime::config::Ini`]), or in the
+/// environment.
 ///
 /// What the person who started it must know is printed to standard error, whatever the level of the log.
 pub fn run<A: Application>(app: A) -> ExitCode {
     let name = app.name();
-    let mut command = command(name);
-    let matches = command.clone().get_matches();
+    let (ini, configured) = match with_ini(command(name), INI_FILE, &[SERVE, PRINT_CONFIG]) {
+        Ok(configured) => configured,
+        Err(status) => return status,
+    };
+    let matches = match parse_command_line(configured) {
+        Ok(matches) => matches,
+        Err(status) => return status,
+    };
     match matches.subcommand() {
-        Some((SERVE, matches)) => match ServeArgs::from_arg_matches(matches) {
-            Ok(args) => serve(app, name, args),
-            Err(error) => error.exit(),
-        },
         Some((PRINT_CONFIG, matches)) => {
-            let arguments =
-                command.find_subcommand(PRINT_CONFIG).into_iter().flat_map(Command::get_arguments);
-            print!("{}", config_text(arguments, matches));
+            print!("{}", config_text(&ServeArgs::augment_args(Command::new(PRINT_CONFIG)), matches, ""));
             ExitCode::SUCCESS
         }
-        _ => {
-            eprintln!("{}", command.render_help());
-            ExitCode::FAILURE
-        }
+        Some((_, matches)) => match ServeArgs::from_arg_matches(matches) {
+            Ok(mut args) => {
+                args.log.remarks = ini.remarks();
+                serve(app, name, args)
+            }
+            Err(error) => error.exit(),
+        },
+        None => ExitCode::FAILURE,
     }
 }
 
@@ -50,29 +58,10 @@ fn command(name: &'static str) -> Command {
     Command::new(name)
         .about(format!("{name}: an application over journals"))
         .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
         .subcommand(serve.after_help(example))
         .subcommand(print)
-}
-
-/// The configuration which `matches` gives to the `arguments` of a command, as INI: a section for each group of options, in
-/// the order of the command line. Secrets are hidden.
-pub fn config_text<'a>(arguments: impl Iterator<Item = &'a Arg>, matches: &ArgMatches) -> String {
-    let mut text = String::new();
-    let mut section = String::new();
-    for argument in arguments {
-        let Some((group, option)) = argument.get_id().as_str().split_once('.') else { continue };
-        if group != section {
-            let gap = if section.is_empty() { "" } else { "\n" };
-            text.push_str(&format!("{gap}[{}]\n", argument.get_help_heading().unwrap_or(group)));
-            section = group.to_owned();
-        }
-        let secret = argument.is_hide_env_values_set();
-        for value in matches.get_raw(argument.get_id().as_str()).into_iter().flatten() {
-            let value = if secret { "<hidden>".into() } else { value.to_string_lossy() };
-            text.push_str(&format!("{option} = {value}\n"));
-        }
-    }
-    text
 }
 
 fn serve<A: Application>(app: A, name: &str, args: ServeArgs) -> ExitCode {
@@ -125,13 +114,15 @@ mod tests {
         let args =
             ["app", PRINT_CONFIG, "--consumer.limit=7", "--consumer.auth-keys=secret", "--etcd.lease=5s"];
         let matches = command.clone().try_get_matches_from(args).unwrap();
-        let arguments = command.find_subcommand(PRINT_CONFIG).unwrap().get_arguments();
-        let text = config_text(arguments, matches.subcommand().unwrap().1);
+        let text =
+            config_text(command.find_subcommand(PRINT_CONFIG).unwrap(), matches.subcommand().unwrap().1, "");
         for line in [
-            "[Consumer]\nzone = local\n",
-            "\nlimit = 7\n",
-            "\n[Etcd]\nlease = 5s\n",
-            "\nauth-keys = <hidden>\n",
+            "[Consumer]\n",
+            "\n; Zone = local\n",
+            "\nLimit = 7\n",
+            "\n[Etcd]\n",
+            "\nLeaseTTL = 5s\n",
+            "\n; AuthKeys = <hidden>\n",
         ] {
             assert!(text.contains(line), "{line:?} is not in\n{text}");
         }

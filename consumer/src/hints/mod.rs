@@ -4,7 +4,6 @@
 //! verified by a recovery. Hints are an index into the recovery log: losing them costs time, but hints that no reader
 //! accepts would stop every recovery. So nothing is stored which does not build a state machine.
 
-mod pick;
 mod rotate;
 
 use bytes::Bytes;
@@ -13,7 +12,7 @@ use proto::consumer::ShardSpec;
 use proto::recoverylog::FsmHints;
 use recoverylog::{Fsm, HintsError};
 
-pub use pick::pick;
+pub use recoverylog::hints::pick;
 use rotate::rotate;
 
 /// Backups beyond this number are neither read nor written: all keys of a shard fit one transaction, with its guard.

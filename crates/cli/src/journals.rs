@@ -1,8 +1,9 @@
-//! `courant journals`: lists, applies, appends to and reads journals, prunes and suspends them, and lets them go on after a
-//! loss.
+//! `courant journals`: lists, applies, edits, appends to and reads journals, prunes and suspends them, and lets them go on
+//! after a loss.
 
 mod append;
 mod apply;
+mod edit;
 mod fragments;
 mod list;
 mod offsets;
@@ -10,6 +11,7 @@ mod prune;
 mod read;
 mod records;
 mod reset_head;
+mod store_health;
 mod suspend;
 mod whole;
 
@@ -48,6 +50,11 @@ enum Command {
           delete: true\n    \
           revision: -1")]
     Apply(apply::ApplyArgs),
+    /// Change journals in an editor: what is saved there is applied.
+    #[command(after_help = "Examples:\n  \
+        courant journals edit -l name=examples/greetings\n  \
+        EDITOR='code --wait' courant journals edit -l name:prefix=examples/")]
+    Edit(edit::EditArgs),
     /// Append a file, or its records, to journals.
     #[command(after_help = "Examples:\n  \
         courant journals append -l name=examples/greetings --input greetings.json\n  \
@@ -79,6 +86,13 @@ enum Command {
         courant journals prune -l name:prefix=examples/ --dry-run\n  \
         courant journals prune -l name:prefix=examples/ --broker.file-root courant-data/fragments")]
     Prune(prune::PruneArgs),
+    /// Ask a broker whether a store of fragments works.
+    ///
+    /// The broker answers for stores which some journal has in its specification.
+    #[command(after_help = "Examples:\n  \
+        courant journals store-health s3://bucket/prefix/\n  \
+        courant journals store-health s3://bucket/prefix/ --check-delete-prefix examples/")]
+    StoreHealth(store_health::StoreHealthArgs),
     /// Suspend journals which are idle. Appending to one resumes it.
     #[command(after_help = "Examples:\n  \
         courant journals suspend -l name:prefix=examples/old/\n  \
@@ -90,15 +104,23 @@ pub use apply::{SPECS_BYTES_MAX, batches};
 
 /// Runs the chosen command.
 pub async fn run(args: JournalsArgs) -> Result<(), BoxError> {
-    let session = Session::open(&args.session)?;
+    let mut options = args.session;
+    if let Command::Read(args) = &args.command
+        && let Some(root) = args.file_root()
+    {
+        options.broker.file_root = Some(root.to_owned());
+    }
+    let session = Session::open(&options)?;
     match args.command {
         Command::List(args) => list::run(&session, args).await,
         Command::Apply(args) => apply::run(&session, args).await,
+        Command::Edit(args) => edit::run(&session, args).await,
         Command::Append(args) => append::run(&session, args).await,
         Command::Read(args) => read::run(&session, args).await,
         Command::Fragments(args) => fragments::run(&session, args).await,
         Command::ResetHead(args) => reset_head::run(&session, args).await,
         Command::Prune(args) => prune::run(&session, args).await,
+        Command::StoreHealth(args) => store_health::run(&session, args).await,
         Command::Suspend(args) => suspend::run(&session, args).await,
     }
 }

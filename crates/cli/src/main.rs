@@ -4,16 +4,22 @@
 //! carries results and nothing else, so that it can be piped; everything said besides goes to standard error. A command
 //! which fails says what failed and exits with status 1. A reader which goes away ends the command quietly.
 
+mod attach_uuids;
 mod bench;
+mod editor;
 mod journals;
 mod output;
+mod program;
 mod render;
 mod session;
 mod shards;
 mod table;
+mod terminal;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{FromArgMatches, Parser, Subcommand};
+use program::{CompletionsArgs, ManArgs};
 use runtime::BoxError;
+use runtime::config::{LogArgs, parse_command_line};
 use std::process::ExitCode;
 
 /// Courant is a transactional journal system which speaks the Gazette protocol.
@@ -42,6 +48,26 @@ enum Command {
     Serve(Box<broker::ServeArgs>),
     #[command(flatten)]
     Client(ClientCommand),
+    /// Give each line of text files a UUID, so that it can be appended as a message.
+    ///
+    /// Messages which carry a UUID are taken exactly once. Attach UUIDs to a new file first, and then append that: when
+    /// the append has to be repeated, readers pass over what they have seen. Each run is a producer of its own, of which
+    /// consumers keep a little state: prefer a few large files.
+    #[command(after_help = "Examples:\n  \
+        courant attach-uuids --skip-header one.csv two.csv > with-uuids.csv\n  \
+        courant attach-uuids --template $'{\"uuid\":\"{{.UUID}}\",\"record\":{{.Line}}}\\n' records.json > messages.json\n  \
+        tail -f log.csv | courant attach-uuids | courant journals append -l name=examples/log --framing lines")]
+    AttachUuids(attach_uuids::AttachUuidsArgs),
+    /// Print what a shell has to know in order to complete commands and options.
+    #[command(after_help = "Examples:\n  \
+        courant completions bash > ~/.local/share/bash-completion/completions/courant\n  \
+        courant completions zsh > ~/.zfunc/_courant\n  \
+        courant completions fish > ~/.config/fish/completions/courant.fish")]
+    Completions(CompletionsArgs),
+    /// Write manual pages, one for each command, into a directory.
+    #[command(after_help = "Example:\n  \
+        courant man ~/.local/share/man/man1")]
+    Man(ManArgs),
 }
 
 /// Commands which talk to servers.
@@ -56,19 +82,36 @@ enum ClientCommand {
 }
 
 fn main() -> ExitCode {
-    let cli = match parse() {
-        Ok(cli) => cli,
-        Err(error) => {
-            // Nothing can be done if not even this can be printed.
-            let _unprintable = error.print();
-            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
-        }
+    let first = std::env::args_os().nth(1);
+    let (ini, command) = match program::configured(first.as_deref().and_then(|name| name.to_str())) {
+        Ok(configured) => configured,
+        Err(error) => return fail(&error.to_string()),
     };
-    // A broker makes its own runtime, and says itself what went wrong.
-    let command = match cli.command {
-        Command::Serve(args) => return broker::serve(*args),
-        Command::Client(command) => command,
+    let matches = match parse_command_line(command) {
+        Ok(matches) => matches,
+        Err(status) => return status,
     };
+    if let Some(text) = program::printed_config(&matches) {
+        return status_of(output::print(&text).map_err(Into::into));
+    }
+    let mut command = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli.command,
+        Err(error) => return fail(&error.to_string()),
+    };
+    if let Some(log) = command.log() {
+        log.remarks = ini.remarks();
+    }
+    match command {
+        // A broker makes its own runtime, and says itself what went wrong.
+        Command::Serve(args) => broker::serve(*args),
+        Command::Client(command) => run_client(command),
+        Command::AttachUuids(args) => status_of(attach_uuids::run(&args)),
+        Command::Completions(args) => status_of(program::print_completions(&args)),
+        Command::Man(args) => status_of(program::write_manual(&args)),
+    }
+}
+
+fn run_client(command: ClientCommand) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("starting the runtime: {error}")),
@@ -76,6 +119,10 @@ fn main() -> ExitCode {
     let outcome = runtime.block_on(run(command));
     // A blocked read of standard input must not keep the process alive.
     runtime.shutdown_background();
+    status_of(outcome)
+}
+
+fn status_of(outcome: Result<(), BoxError>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if output::is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
@@ -83,13 +130,16 @@ fn main() -> ExitCode {
     }
 }
 
-/// Options of a group of commands may stand before or after the command itself.
-fn parse() -> Result<Cli, clap::Error> {
-    let mut command = Cli::command();
-    for group in ["journals", "shards"] {
-        command = command.mut_subcommand(group, |group| group.mut_args(|arg| arg.global(true)));
+impl Command {
+    /// How the command logs, if it does.
+    fn log(&mut self) -> Option<&mut LogArgs> {
+        match self {
+            Command::Serve(args) => Some(&mut args.log),
+            Command::Client(ClientCommand::Journals(args)) => Some(&mut args.session.log),
+            Command::Client(ClientCommand::Shards(args)) => Some(&mut args.session.log),
+            _ => None,
+        }
     }
-    Cli::from_arg_matches(&command.try_get_matches()?)
 }
 
 fn fail(error: &str) -> ExitCode {
@@ -102,60 +152,5 @@ async fn run(command: ClientCommand) -> Result<(), BoxError> {
         ClientCommand::Journals(args) => journals::run(*args).await,
         ClientCommand::Shards(args) => shards::run(*args).await,
         ClientCommand::Bench(args) => bench::run(*args).await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    /// Every command which does something, by its path.
-    fn leaves(command: &clap::Command, path: &str, found: &mut Vec<(String, clap::Command)>) {
-        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
-            let path = format!("{path} {}", sub.get_name());
-            if sub.has_subcommands() {
-                leaves(sub, &path, found);
-            } else {
-                found.push((path, sub.clone()));
-            }
-        }
-    }
-
-    #[test]
-    fn every_command_explains_itself_with_an_example() {
-        let mut found = Vec::new();
-        leaves(&Cli::command(), "courant", &mut found);
-        assert!(found.len() >= 10, "{}", found.len());
-        for (path, mut command) in found {
-            let help = command.render_long_help().to_string();
-            assert!(command.get_about().is_some(), "{path} says nothing about itself");
-            assert!(
-                help.contains(&format!("  {path}")) || help.contains(&format!("| {path}")),
-                "{path}: {help}"
-            );
-        }
-    }
-
-    #[test]
-    fn options_of_a_group_may_stand_before_and_after_the_command() {
-        let mut command = Cli::command();
-        command = command.mut_subcommand("journals", |group| group.mut_args(|arg| arg.global(true)));
-        for line in [
-            "courant journals --broker.address http://x:1 list",
-            "courant journals list --broker.address http://x:1",
-        ] {
-            let matches = command.clone().try_get_matches_from(line.split(' ')).unwrap();
-            let Command::Client(ClientCommand::Journals(args)) =
-                Cli::from_arg_matches(&matches).unwrap().command
-            else {
-                panic!("{line}")
-            };
-            assert_eq!(args.session.broker.address, "http://x:1", "{line}");
-        }
     }
 }

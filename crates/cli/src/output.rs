@@ -1,5 +1,7 @@
 //! Standard output, and the formats which results are printed in.
 
+use crate::table::Table;
+use crate::terminal;
 use runtime::BoxError;
 use std::error::Error;
 use std::io::{self, Write};
@@ -11,7 +13,7 @@ pub enum Format {
     Table,
     /// Specifications which can be edited and applied.
     Yaml,
-    /// The listing as JSON, with the names of the protocol.
+    /// JSON with the names of the protocol, one object a line.
     Json,
     /// The listing in protobuf's text format.
     Proto,
@@ -22,6 +24,11 @@ pub fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()
+}
+
+/// Writes a table, no wider than the terminal.
+pub fn print_table(table: &Table) -> io::Result<()> {
+    print(&table.render(terminal::columns()))
 }
 
 /// Whether `error` means that nobody reads standard output any more.

@@ -9,9 +9,18 @@ use std::sync::LazyLock;
 static POOL: LazyLock<DescriptorPool> =
     LazyLock::new(|| DescriptorPool::decode(proto::DESCRIPTORS).expect("the build made the descriptors"));
 
-/// One line of JSON: the names of the protocol, zero values included, 64-bit integers as text.
+/// One line of JSON: the names of the protocol, zero values included, 64-bit integers as text, enumerations by name.
 pub fn json(message: &impl Message, name: &str) -> Result<String, BoxError> {
-    let options = SerializeOptions::new().use_proto_field_name(true).skip_default_fields(false);
+    json_line(message, name, SerializeOptions::new())
+}
+
+/// As [`json`], with all integers as numbers, and enumerations as integers.
+pub fn json_of_numbers(message: &impl Message, name: &str) -> Result<String, BoxError> {
+    json_line(message, name, SerializeOptions::new().stringify_64_bit_integers(false).use_enum_numbers(true))
+}
+
+fn json_line(message: &impl Message, name: &str, options: SerializeOptions) -> Result<String, BoxError> {
+    let options = options.use_proto_field_name(true).skip_default_fields(false);
     let mut line = Vec::new();
     let mut serializer = serde_json::Serializer::new(&mut line);
     dynamic(message, name)?.serialize_with_options(&mut serializer, &options)?;

@@ -41,6 +41,11 @@ impl SelectorArgs {
     pub fn parse(&self) -> Result<LabelSelector, BoxError> {
         parse_selector(&self.selector)
     }
+
+    /// That nothing is selected.
+    pub fn nothing_matches(&self, thing: &str) -> BoxError {
+        format!("no {thing} matches {}", self.selector).into()
+    }
 }
 
 /// Parses the value of `--selector`.
@@ -66,7 +71,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Directs the log and makes the client; connects when it is used.
+    /// Directs the log and makes the client, which connects when it is used.
     pub fn open(args: &SessionArgs) -> Result<Session, BoxError> {
         let logging = runtime::logging::init(&args.log, "courant")?;
         args.broker.refuse_unsupported()?;

@@ -1,14 +1,19 @@
-//! `courant shards`: lists, applies and unassigns shards of a consumer, and prunes their recovery logs.
+//! `courant shards`: lists, applies, edits and unassigns shards of a consumer, prunes their recovery logs, and recovers
+//! their files.
 
 mod apply;
+mod edit;
 mod list;
 mod prune;
+mod recover;
 mod referenced;
 mod unassign;
 
 use crate::session::{Session, SessionArgs};
 use clap::{Args, Subcommand};
 use client::ShardClient;
+use proto::consumer::{ListRequest, ListResponse};
+use proto::protocol::LabelSelector;
 use runtime::BoxError;
 
 /// Options of `courant shards`.
@@ -16,7 +21,7 @@ use runtime::BoxError;
 pub struct ShardsArgs {
     /// Options of every command.
     #[command(flatten)]
-    session: SessionArgs,
+    pub session: SessionArgs,
     /// Address of a consumer: http://host:port or unix:///path.
     #[arg(
         id = "consumer.address",
@@ -50,6 +55,17 @@ enum Command {
         - id: shard-000\n    \
           sources: [{journal: examples/part-000}]")]
     Apply(apply::ApplyArgs),
+    /// Change shards in an editor: what is saved there is applied.
+    #[command(after_help = "Examples:\n  \
+        courant shards edit -l id=shard-000\n  \
+        EDITOR='code --wait' courant shards edit -l id:prefix=summer/")]
+    Edit(edit::EditArgs),
+    /// Recover the files of a shard, as of its last commit, into a directory.
+    ///
+    /// The shard goes on: its recovery log is read up to its end, and not taken over. The directory is wiped first.
+    #[command(after_help = "Example:\n  \
+        courant shards recover --id shard-000 --dir /tmp/shard-000")]
+    Recover(recover::RecoverArgs),
     /// Remove assignments of shards, so that they are assigned anew.
     #[command(after_help = "Examples:\n  \
         courant shards unassign -l id=shard-000\n  \
@@ -76,6 +92,12 @@ struct ShardSession {
 }
 
 impl ShardSession {
+    /// The selected shards.
+    async fn list(&self, selector: LabelSelector) -> Result<ListResponse, BoxError> {
+        let request = ListRequest { selector: Some(selector), ..Default::default() };
+        self.request("listing shards", self.shards.list(request)).await
+    }
+
     /// Awaits a request to the consumer, and names `what` and the consumer if it fails.
     async fn request<T, E: std::fmt::Display>(
         &self,
@@ -94,6 +116,8 @@ pub async fn run(args: ShardsArgs) -> Result<(), BoxError> {
     match args.command {
         Command::List(args) => list::run(&session, args).await,
         Command::Apply(args) => apply::run(&session, args).await,
+        Command::Edit(args) => edit::run(&session, args).await,
+        Command::Recover(args) => recover::run(&session, args).await,
         Command::Prune(args) => prune::run(&session, args).await,
         Command::Unassign(args) => unassign::run(&session, args).await,
     }

@@ -20,12 +20,14 @@ mod verdict;
 use crate::client::{JournalClient, backoff, bare_name};
 use crate::op::{AppendFuture, OpError, OpFuture};
 use buffer::{Budget, Buffer, MEMORY_BYTES_MAX};
+use futures::StreamExt;
 use proto::protocol::AppendRequest;
 use queue::{Next, Queue};
 use runtime::{BoxError, OnError, TaskGroup};
 use std::collections::BTreeMap;
 use std::io;
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::Instrument;
 use verdict::{Verdict, judge};
@@ -34,6 +36,7 @@ struct Inner {
     client: JournalClient,
     tasks: TaskGroup,
     budget: Arc<Budget>,
+    sent: Arc<AtomicU64>,
     queues: Mutex<BTreeMap<Arc<str>, Arc<Queue>>>,
 }
 
@@ -54,7 +57,8 @@ impl AppendService {
     /// A service whose calls run as `tasks`. When they are cancelled, appends which are not committed fail.
     pub fn new(client: JournalClient, tasks: TaskGroup) -> AppendService {
         let budget = Arc::new(Budget::new(MEMORY_BYTES_MAX));
-        AppendService { inner: Arc::new(Inner { client, tasks, budget, queues: Mutex::default() }) }
+        let sent = Arc::default();
+        AppendService { inner: Arc::new(Inner { client, tasks, budget, sent, queues: Mutex::default() }) }
     }
 
     /// The client which makes the calls.
@@ -86,6 +90,11 @@ impl AppendService {
     /// counted. A writer may want to pause when this grows.
     pub fn buffered_bytes(&self) -> u64 {
         self.inner.budget.buffered()
+    }
+
+    /// Bytes which calls have taken, those of a repeated call each time: shows that a large append goes on.
+    pub fn sent_bytes(&self) -> u64 {
+        self.inner.sent.load(Ordering::Relaxed)
     }
 
     /// Finds the queue of appends which ask for nothing special.
@@ -169,7 +178,11 @@ impl AppendService {
     ) -> Result<(), OpError> {
         let (mut backoff, mut attempts) = (backoff(), 0u32);
         loop {
-            let chunks = content.stream(&self.inner.tasks);
+            let sent = Arc::clone(&self.inner.sent);
+            let chunks = content.stream(&self.inner.tasks).inspect(move |chunk| {
+                let bytes = chunk.as_ref().map_or(0, |bytes| bytes.len() as u64);
+                sent.fetch_add(bytes, Ordering::Relaxed);
+            });
             let outcome = self.inner.client.append_once(request.clone(), chunks).await;
             let error = match judge(request, attempts, outcome) {
                 Verdict::Committed(response) => {

@@ -4,6 +4,8 @@
 //! lists as `null`. Binary protobuf is read too; the first byte tells them apart. Hints come from etcd, which others
 //! write to: whatever they hold must end in an error, not in a panic, and never in a path outside of the directory.
 
+mod pick;
+
 use crate::segment::{Segment, SegmentError, SegmentSet};
 use crate::{Fnode, path};
 use message::json;
@@ -11,6 +13,8 @@ use prost::Message;
 use proto::recoverylog::{FnodeSegments, FsmHints, Property, Segment as ProtoSegment};
 use proto::{Invalid, JournalName};
 use serde::{Deserialize, Serialize};
+
+pub use pick::pick;
 
 /// Why hints cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]

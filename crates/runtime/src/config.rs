@@ -1,17 +1,26 @@
 //! Configuration: groups of command-line options that several programs share.
 //!
-//! An option is given as a flag (`--etcd.address`) or in the environment (`ETCD_ADDRESS`); the flag wins. Options of
+//! An option is given as a flag (`--etcd.address`), in an INI file ([`Ini`]) or in the environment (`ETCD_ADDRESS`); the
+//! first of them wins. Options of
 //! features which are not there yet are declared, so that they are refused by name with [`ConfigError`] rather than
 //! ignored: call `refuse_unsupported` of every group at start.
 
 mod duration;
+mod ini;
 mod names;
+mod print;
+mod program;
+mod quote;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use duration::{format_duration, parse_duration};
+pub use ini::{Ini, IniError};
 pub use names::pet_name;
+pub use print::config_text;
+pub use program::{parse_command_line, version_line, with_ini};
+pub use quote::unquote;
 
 pub use crate::trace::TraceArgs;
 
@@ -99,11 +108,19 @@ pub struct LogArgs {
     /// Tracing.
     #[command(flatten)]
     pub trace: TraceArgs,
+    /// What the log says first, at level debug: of what was found before it was directed.
+    #[arg(skip)]
+    pub remarks: Vec<String>,
 }
 
 impl Default for LogArgs {
     fn default() -> LogArgs {
-        LogArgs { level: LogLevel::Warn, format: LogFormat::Text, trace: TraceArgs::default() }
+        LogArgs {
+            level: LogLevel::Warn,
+            format: LogFormat::Text,
+            trace: TraceArgs::default(),
+            remarks: Vec::new(),
+        }
     }
 }
 

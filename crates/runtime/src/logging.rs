@@ -34,6 +34,9 @@ pub fn init(args: &LogArgs, service: &str) -> Result<Logging, BoxError> {
     let subscriber = tracing_subscriber::registry().with(spans).with(lines.with_filter(filter(args.level)));
     // A test harness may have installed a log of its own, which then stays.
     drop(subscriber.try_init());
+    for remark in &args.remarks {
+        tracing::debug!("{remark}");
+    }
     Ok(Logging { _exporter: exporter })
 }
 

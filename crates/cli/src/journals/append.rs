@@ -6,6 +6,7 @@
 use super::records::{Record, Records};
 use crate::output::{bytes_text, count_text};
 use crate::session::{SelectorArgs, Session};
+use crate::terminal::{Output, Progress};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use client::{AppendFuture, AppendService, WatchedList};
@@ -13,13 +14,16 @@ use message::Framing;
 use message::mapping::{MappingError, Target};
 use proto::JournalName;
 use proto::protocol::AppendRequest;
-use runtime::{BoxError, Entropy};
+use runtime::{BoxError, Clock, Entropy};
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{Read, Seek};
+use std::time::Duration;
 
 /// Appends which were handed to the service and are not acknowledged.
 const APPENDS_IN_FLIGHT_MAX: usize = 4096;
+/// How often it is looked how far a large append is.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Options.
 #[derive(Debug, clap::Args)]
@@ -51,6 +55,16 @@ enum FramingArg {
     Fixed,
 }
 
+impl FramingArg {
+    fn framing(self) -> Option<Framing> {
+        match self {
+            FramingArg::None => None,
+            FramingArg::Lines => Some(Framing::Json),
+            FramingArg::Fixed => Some(Framing::Fixed),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Mapping {
     /// Any journal.
@@ -72,8 +86,15 @@ pub async fn run(session: &Session, args: AppendArgs) -> Result<(), BoxError> {
         return Err(format!("no journal matches {selector}").into());
     }
     let service = AppendService::new(session.client.clone(), session.tasks.child("appends"));
-    let appender = Appender { service, list, entropy: session.entropy.clone(), args };
-    let tally = session.tasks.spawn_blocking("append input", move || appender.append_input()).await?;
+    let framing = args.framing.framing();
+    let (entropy, clock) = (session.entropy.clone(), session.clock.clone());
+    let appender = Appender { service, list, entropy, clock, args };
+    let tally = match framing {
+        Some(framing) => {
+            session.tasks.spawn_blocking("append input", move || appender.append_records(framing)).await?
+        }
+        None => append_whole(session, appender).await?,
+    };
     let journals = match tally.journals.first() {
         Some(only) if tally.journals.len() == 1 => only.to_string(),
         _ => count_text(tally.journals.len(), "journal"),
@@ -82,11 +103,12 @@ pub async fn run(session: &Session, args: AppendArgs) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Appends the input, on a thread which may block.
+/// Appends the records of the input, on a thread which may block.
 struct Appender {
     service: AppendService,
     list: WatchedList,
     entropy: Entropy,
+    clock: Clock,
     args: AppendArgs,
 }
 
@@ -99,19 +121,17 @@ struct Tally {
 }
 
 impl Appender {
-    fn append_input(&self) -> Result<Tally, BoxError> {
-        let framing = match self.args.framing {
-            FramingArg::None => return self.append_whole(),
-            FramingArg::Lines => Framing::Json,
-            FramingArg::Fixed => Framing::Fixed,
-        };
+    fn append_records(&self, framing: Framing) -> Result<Tally, BoxError> {
         let mut tally = Tally::default();
         let mut pending = VecDeque::new();
-        let mut records = Records::new(self.open()?, framing);
+        let (input, length) = self.open()?;
+        let mut progress = Progress::of_bytes(&self.clock, Output::Waits, length).says("appending");
+        let mut records = Records::new(input, framing);
         while let Some(record) = records.next()? {
             let (journal, record) = self.route(record, &mut records)?;
             tally.records += 1;
-            tally.bytes += record.frame.len() as u64;
+            let appended_bytes = record.frame.len() as u64;
+            tally.bytes += appended_bytes;
             if !tally.journals.contains(&journal) {
                 tally.journals.insert(journal.clone());
             }
@@ -120,6 +140,7 @@ impl Appender {
             });
             pending.push_back((journal, appended));
             reap(&mut pending, APPENDS_IN_FLIGHT_MAX)?;
+            progress.advance(appended_bytes);
         }
         reap(&mut pending, 0)?;
         Ok(tally)
@@ -161,20 +182,20 @@ impl Appender {
         Ok(JournalName::parse(&name)?)
     }
 
-    /// One append of the whole input. It is read before the journal is occupied, since it may come slowly.
-    fn append_whole(&self) -> Result<Tally, BoxError> {
+    /// Begins one append of the whole input, and says how large it is. The input is read before the journal is occupied,
+    /// since it may come slowly.
+    fn start_whole(&self) -> Result<(JournalName, AppendFuture, u64), BoxError> {
         let fail = |e: std::io::Error| format!("reading {:?}: {e}", self.args.input);
         let mut content = tempfile::tempfile().map_err(|e| format!("making a temporary file: {e}"))?;
-        let bytes = std::io::copy(&mut self.open()?, &mut content).map_err(fail)?;
+        let (mut input, _length) = self.open()?;
+        let bytes = std::io::copy(&mut input, &mut content).map_err(fail)?;
         content.rewind().map_err(fail)?;
 
         let journal = name_of(self.list.partitions().random(self.entropy.u64()))?;
         let request = AppendRequest { journal: journal.as_str().into(), ..Default::default() };
         let mut slot = self.service.start_append(request, Vec::new());
         std::io::copy(&mut content, &mut slot).map_err(fail)?;
-        let appended = slot.release();
-        reap(&mut VecDeque::from([(journal.clone(), appended)]), 0)?;
-        Ok(Tally { records: 1, bytes, journals: BTreeSet::from([journal]) })
+        Ok((journal, slot.release(), bytes))
     }
 
     fn append(&self, journal: &JournalName, write: impl FnOnce(&mut Vec<u8>)) -> AppendFuture {
@@ -187,12 +208,33 @@ impl Appender {
         slot.release()
     }
 
-    fn open(&self) -> Result<Box<dyn Read>, BoxError> {
+    /// The input, and its length if it is known.
+    fn open(&self) -> Result<(Box<dyn Read>, Option<u64>), BoxError> {
         let path = &self.args.input;
         if path == "-" {
-            return Ok(Box::new(std::io::stdin().lock()));
+            return Ok((Box::new(std::io::stdin().lock()), None));
         }
-        Ok(Box::new(File::open(path).map_err(|e| format!("opening {path:?}: {e}"))?))
+        let file = File::open(path).map_err(|e| format!("opening {path:?}: {e}"))?;
+        let length = file.metadata().ok().filter(|data| data.is_file()).map(|data| data.len());
+        Ok((Box::new(file), length))
+    }
+}
+
+/// One append of the whole input.
+async fn append_whole(session: &Session, appender: Appender) -> Result<Tally, BoxError> {
+    let service = appender.service.clone();
+    let started = session.tasks.spawn_blocking("append input", move || appender.start_whole());
+    let (journal, mut appended, bytes) = started.await?;
+    let mut progress = Progress::of_bytes(&session.clock, Output::Waits, Some(bytes)).says("appending");
+    loop {
+        tokio::select! {
+            biased;
+            outcome = &mut appended => {
+                outcome.map_err(|e| format!("appending to {journal}: {e}"))?;
+                return Ok(Tally { records: 1, bytes, journals: BTreeSet::from([journal]) });
+            }
+            () = session.clock.sleep(LOOK_INTERVAL) => progress.set(service.sent_bytes().min(bytes), bytes),
+        }
     }
 }
 

@@ -32,8 +32,13 @@ pub async fn run(session: &Session, args: ApplyArgs) -> Result<(), BoxError> {
     if args.dry_run {
         return Ok(print(&render::text(&request, "protocol.ApplyRequest")?)?);
     }
+    submit(session, request, args.max_txn_size).await
+}
+
+/// Sends changes, in transactions of at most `max_txn_size`; zero does not split them.
+pub async fn submit(session: &Session, request: ApplyRequest, max_txn_size: usize) -> Result<(), BoxError> {
     let total = request.changes.len();
-    for changes in batches(request.changes, args.max_txn_size) {
+    for changes in batches(request.changes, max_txn_size) {
         let names = format!("applying {}", batch_text(&changes));
         let call = session.client.apply(ApplyRequest { changes });
         let call = async { call.await.map_err(|e| format!("{e}{}", hint(e.status()))) };
@@ -41,7 +46,7 @@ pub async fn run(session: &Session, args: ApplyArgs) -> Result<(), BoxError> {
         let revision = response.header.unwrap_or_default().revision();
         eprintln!("{names}: done at revision {revision}");
     }
-    eprintln!("applied {}", count_text(total, "journal"));
+    eprintln!("successfully applied {}", count_text(total, "journal"));
     Ok(())
 }
 

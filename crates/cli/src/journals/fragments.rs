@@ -1,9 +1,10 @@
 //! `courant journals fragments`: lists the fragments which journals consist of.
 
-use crate::output::{Format, bytes_text, print};
+use crate::output::{Format, bytes_text, print, print_table};
 use crate::render;
 use crate::session::{SelectorArgs, Session};
 use crate::table::Table;
+use futures::{StreamExt, TryStreamExt};
 use proto::canonical;
 use proto::duration::from_std;
 use proto::protocol::journal_spec::suspend::Level;
@@ -11,6 +12,9 @@ use proto::protocol::{FragmentsRequest, FragmentsResponse, fragments_response};
 use runtime::BoxError;
 use runtime::config::parse_duration;
 use std::time::Duration;
+
+/// Journals whose fragments are listed at once.
+const JOURNALS_AT_ONCE: usize = 32;
 
 /// Options.
 #[derive(Debug, clap::Args)]
@@ -39,8 +43,7 @@ pub async fn run(session: &Session, args: FragmentsArgs) -> Result<(), BoxError>
     }
     let listing = session.request("listing journals", session.client.list(selector)).await?;
     let specs = listing.journals.into_iter().filter_map(|j| j.spec);
-    let mut all = FragmentsResponse::default();
-    for spec in specs.filter(|spec| spec.suspend_level() != Level::Full) {
+    let listed = specs.filter(|spec| spec.suspend_level() != Level::Full).map(|spec| {
         let request = FragmentsRequest {
             journal: spec.name.clone(),
             begin_mod_time: args.from,
@@ -49,17 +52,21 @@ pub async fn run(session: &Session, args: FragmentsArgs) -> Result<(), BoxError>
             ..Default::default()
         };
         let what = format!("listing fragments of {}", spec.name);
-        let response = session.request(what, session.client.fragments(request)).await?;
+        session.request(what, session.client.fragments(request))
+    });
+    let mut listed = futures::stream::iter(listed).buffered(JOURNALS_AT_ONCE);
+    let mut all = FragmentsResponse::default();
+    while let Some(response) = listed.try_next().await? {
         all.fragments.extend(response.fragments);
     }
     let now = session.clock.unix_now();
     let text = match args.format {
-        Format::Table | Format::Yaml => table(&all, &args, now).render(),
+        Format::Table | Format::Yaml => return Ok(print_table(&table(&all, &args, now))?),
         Format::Json => {
             let lines = all
                 .fragments
                 .into_iter()
-                .map(|f| render::json(&canonical(f), "protocol.FragmentsResponse._Fragment"));
+                .map(|f| render::json_of_numbers(&canonical(f), "protocol.FragmentsResponse._Fragment"));
             lines.collect::<Result<String, _>>()?
         }
         Format::Proto => render::text(&all, "protocol.FragmentsResponse")?,

@@ -1,6 +1,6 @@
 //! `courant journals list`: lists journals and where they are.
 
-use crate::output::{Format, print};
+use crate::output::{Format, print, print_table};
 use crate::render;
 use crate::session::{Session, parse_selector};
 use crate::table::Table;
@@ -17,7 +17,7 @@ pub struct ListArgs {
     /// Which journals: labels to have or not to have, such as `name:prefix=examples/, !deprecated`. Without it, all.
     #[arg(long, short = 'l', default_value = "")]
     selector: String,
-    /// How they are printed.
+    /// How they are printed; JSON is one journal a line.
     #[arg(long, short = 'o', value_enum, default_value = "table")]
     format: Format,
     /// Labels to show as columns of the table.
@@ -55,10 +55,14 @@ pub async fn run(session: &Session, args: ListArgs) -> Result<(), BoxError> {
 
 fn print_listing(list: &ListResponse, args: &ListArgs) -> Result<(), BoxError> {
     let text = match args.format {
-        Format::Table => table(list, args).render(),
+        Format::Table => return Ok(print_table(&table(list, args))?),
         Format::Yaml if list.journals.is_empty() => String::new(),
         Format::Yaml => JournalNode::from_list(list).to_yaml()?,
-        Format::Json => render::json(&canonical(list.clone()), "protocol.ListResponse")?,
+        Format::Json => {
+            let journals = canonical(list.clone()).journals.into_iter();
+            let lines = journals.map(|journal| render::json(&journal, "protocol.ListResponse.Journal"));
+            lines.collect::<Result<String, _>>()?
+        }
         Format::Proto => render::text(list, "protocol.ListResponse")?,
     };
     Ok(print(&text)?)
@@ -150,7 +154,7 @@ mod tests {
             a/one  2   sly-owl <S>  red-fox,sly-owl  file:///  x,y
             a/two  1   <none>       <none>           <none>    <none>
         "#]]
-        .assert_eq(&table(&list, &args()).render());
+        .assert_eq(&table(&list, &args()).render(None));
         let plain = ListArgs {
             label_columns: vec![],
             primary: false,
@@ -159,6 +163,6 @@ mod tests {
             stores: false,
             ..args()
         };
-        assert_eq!(table(&list, &plain).render(), "NAME\na/one\na/two\n");
+        assert_eq!(table(&list, &plain).render(None), "NAME\na/one\na/two\n");
     }
 }

@@ -7,6 +7,7 @@
 
 use crate::output::{bytes_text, count_text, print};
 use crate::session::{SelectorArgs, Session};
+use crate::terminal::{Output, Progress};
 use broker::{RetentionPlan, is_of_another_journal, retention_of};
 use futures::{StreamExt, TryStreamExt};
 use proto::JournalName;
@@ -91,8 +92,10 @@ pub async fn run(session: &Session, args: PruneArgs) -> Result<(), BoxError> {
     let outcomes = futures::stream::iter(specs).map(|spec| pruner.prune(spec));
     let mut outcomes = outcomes.buffer_unordered(JOURNALS_AT_ONCE);
     let (mut counts, mut failed) = (Counts::default(), 0);
+    let mut progress = Progress::of_things(&session.clock, Output::Flows, total).says("journals");
     while let Some((count, outcome)) = outcomes.next().await {
         counts.add(count);
+        progress.advance(1);
         if let Err(error) = outcome {
             if crate::output::is_broken_pipe(error.as_ref()) {
                 return Err(error);
@@ -101,6 +104,7 @@ pub async fn run(session: &Session, args: PruneArgs) -> Result<(), BoxError> {
             eprintln!("{error}");
         }
     }
+    drop(progress);
     eprintln!("{}", counts.text(args.dry_run));
     if failed > 0 {
         return Err(format!("{failed} of {} failed", count_text(total, "journal")).into());

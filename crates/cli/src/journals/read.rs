@@ -7,6 +7,7 @@
 use super::offsets::{self, Offsets};
 use super::whole::WholeRecords;
 use crate::session::{SelectorArgs, Session};
+use crate::terminal::{Output, Progress};
 use client::{Chunk, ReadError, RetryReader, WatchedList};
 use proto::labels::CONTENT_TYPE;
 use proto::protocol::journal_spec::suspend::Level;
@@ -15,7 +16,7 @@ use runtime::signals::Signals;
 use runtime::{BoxError, OnError};
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 
 /// Chunks which were read and are not written yet.
@@ -41,9 +42,19 @@ pub struct ReadArgs {
     /// Where to write the offsets at which to continue. If it is also `--offsets`, that is kept as FILE.previous.
     #[arg(long, value_name = "FILE")]
     offsets_out: Option<PathBuf>,
+    /// Where fragment URLs of the file:// scheme are found on this machine; as --broker.file-root.
+    #[arg(long, value_name = "DIR")]
+    file_root: Option<PathBuf>,
     /// Skip content which was stored before this time, in seconds since 1970.
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
     from: i64,
+}
+
+impl ReadArgs {
+    /// Root of `file://` stores, if one was given to this command.
+    pub fn file_root(&self) -> Option<&Path> {
+        self.file_root.as_deref()
+    }
 }
 
 /// Runs the command.
@@ -53,7 +64,10 @@ pub async fn run(session: &Session, args: ReadArgs) -> Result<(), BoxError> {
         "-" => Box::new(std::io::stdout()),
         path => Box::new(std::fs::File::create(path).map_err(|e| format!("creating {path:?}: {e}"))?),
     };
-    let mut copy = Copy { output, reached: start.clone(), start, args };
+    let flows = if args.output == "-" { Output::Flows } else { Output::Waits };
+    // How much there is to follow, nobody knows.
+    let progress = Progress::of_bytes(&session.clock, flows, (!args.block).then_some(0));
+    let mut copy = Copy { output, reached: start.clone(), start, progress, args };
     let outcome = if copy.args.block { copy.follow(session).await } else { copy.read_once(session).await };
     // What was written is accounted for, also if reading failed later.
     copy.store_offsets()?;
@@ -66,6 +80,7 @@ struct Copy {
     start: Offsets,
     /// Offsets up to which content was written.
     reached: Offsets,
+    progress: Progress,
 }
 
 /// What a reader found.
@@ -83,10 +98,17 @@ impl Copy {
             return Err(format!("no journal matches {selector}").into());
         }
         for spec in readable(&list) {
-            let mut reader = RetryReader::new(session.client.clone(), self.request(spec));
+            self.progress.say(&spec.name);
+            let request = self.request(spec);
+            let begin = request.offset.max(0);
+            let mut reader = RetryReader::new(session.client.clone(), request);
             loop {
                 match next(&mut reader, &spec.name).await {
-                    Found::Chunk(chunk) => self.write(&spec.name, &chunk.bytes, reader.offset())?,
+                    Found::Chunk(chunk) => {
+                        self.write(&spec.name, &chunk.bytes, reader.offset())?;
+                        let since = |offset: i64| u64::try_from(offset - begin).unwrap_or(0);
+                        self.progress.set(since(reader.offset()), since(reader.write_head()));
+                    }
                     Found::Jump => {}
                     Found::End(None) => break,
                     Found::End(Some(error)) => return Err(error),
@@ -154,6 +176,7 @@ impl Copy {
             Found::Chunk(chunk) => {
                 let whole = records.push(&chunk.bytes);
                 let written_through = offset - records.held() as i64;
+                self.progress.advance(whole.len() as u64);
                 self.write(journal, &whole, written_through)
             }
             // What is held will never be whole.

@@ -31,8 +31,17 @@ pub async fn run(session: &ShardSession, args: ApplyArgs) -> Result<(), BoxError
     if args.dry_run {
         return Ok(print(&render::text(&request, "consumer.ApplyRequest")?)?);
     }
+    submit(session, request, args.max_txn_size).await
+}
+
+/// Sends changes, in transactions of at most `max_txn_size`; zero does not split them.
+pub async fn submit(
+    session: &ShardSession,
+    request: ApplyRequest,
+    max_txn_size: usize,
+) -> Result<(), BoxError> {
     let total = request.changes.len();
-    for changes in batches(request.changes, args.max_txn_size) {
+    for changes in batches(request.changes, max_txn_size) {
         let what = format!("applying {}", count_text(changes.len(), "shard"));
         let call = session.shards.apply(ApplyRequest { changes, ..Default::default() });
         let call = async { call.await.map_err(|e| format!("{e}{}", hint(e.shard_status()))) };
@@ -40,7 +49,7 @@ pub async fn run(session: &ShardSession, args: ApplyArgs) -> Result<(), BoxError
         let revision = response.header.unwrap_or_default().revision();
         eprintln!("{what}: done at revision {revision}");
     }
-    eprintln!("applied {}", count_text(total, "shard"));
+    eprintln!("successfully applied {}", count_text(total, "shard"));
     Ok(())
 }
 

@@ -1,13 +1,13 @@
 //! `courant shards list`: lists shards, their status and where they are.
 
 use super::ShardSession;
-use crate::output::{Format, print};
+use crate::output::{Format, print, print_table};
 use crate::render;
 use crate::session::parse_selector;
 use crate::table::Table;
 use client::ReadError;
 use client::specs::ShardSet;
-use proto::consumer::{ListRequest, ListResponse, StatRequest, list_response};
+use proto::consumer::{ListResponse, StatRequest, list_response};
 use proto::protocol::ReadRequest;
 use proto::{canonical, labels};
 use runtime::BoxError;
@@ -19,7 +19,7 @@ pub struct ListArgs {
     /// Which shards: labels to have or not to have, such as `id:prefix=summer/, !deprecated`. Without it, all.
     #[arg(long, short = 'l', default_value = "")]
     selector: String,
-    /// How they are printed.
+    /// How they are printed; JSON is one shard a line.
     #[arg(long, short = 'o', value_enum, default_value = "table")]
     format: Format,
     /// Labels to show as columns of the table.
@@ -41,16 +41,19 @@ pub struct ListArgs {
 
 /// Runs the command.
 pub async fn run(session: &ShardSession, args: ListArgs) -> Result<(), BoxError> {
-    let request = ListRequest { selector: Some(parse_selector(&args.selector)?), ..Default::default() };
-    let list = session.request("listing shards", session.shards.list(request)).await?;
+    let list = session.list(parse_selector(&args.selector)?).await?;
     let text = match args.format {
         Format::Table => {
             let lags = if args.lag { lags(session, &list).await? } else { Vec::new() };
-            table(&list, &args, &lags).render()
+            return Ok(print_table(&table(&list, &args, &lags))?);
         }
         Format::Yaml if list.shards.is_empty() => String::new(),
         Format::Yaml => ShardSet::from_list(&list).to_yaml()?,
-        Format::Json => render::json(&canonical(list), "consumer.ListResponse")?,
+        Format::Json => {
+            let shards = canonical(list).shards.into_iter();
+            let lines = shards.map(|shard| render::json(&shard, "consumer.ListResponse.Shard"));
+            lines.collect::<Result<String, _>>()?
+        }
         Format::Proto => render::text(&list, "consumer.ListResponse")?,
     };
     Ok(print(&text)?)
@@ -186,6 +189,6 @@ mod tests {
             shard-0  PRIMARY  2   sly-owl:PRIMARY  red-fox:STANDBY,sly-owl:PRIMARY  summer  a/b:7
             shard-1  <none>   0   <none>           <none>                           <none>  <none>
         "#]]
-        .assert_eq(&table(&list, &args, &["a/b:7".to_owned(), String::new()]).render());
+        .assert_eq(&table(&list, &args, &["a/b:7".to_owned(), String::new()]).render(None));
     }
 }

@@ -7,11 +7,12 @@
 use super::ShardSession;
 use crate::output::{bytes_text, count_text, is_broken_pipe, print};
 use crate::session::SelectorArgs;
+use crate::terminal::{Output, Progress};
 use broker::is_of_another_journal;
 use fragment::Fragment;
 use futures::StreamExt;
 use proto::JournalName;
-use proto::consumer::{GetHintsRequest, GetHintsResponse, ListRequest, ShardSpec, get_hints_response};
+use proto::consumer::{GetHintsRequest, GetHintsResponse, ShardSpec, get_hints_response};
 use proto::protocol::journal_spec::suspend::Level;
 use proto::protocol::{FragmentStoreHealthRequest, JournalSpec, LabelSelector, Status};
 use recoverylog::prune::{Needed, StoredHints};
@@ -94,9 +95,13 @@ pub async fn run(session: &ShardSession, args: PruneArgs) -> Result<(), BoxError
     let mut counts = Counts { shards: selected.len(), ..Counts::default() };
     let mut outcomes =
         futures::stream::iter(&logs).map(|log| pruner.prune(log)).buffer_unordered(LOGS_AT_ONCE);
+    let mut progress =
+        Progress::of_things(&session.session.clock, Output::Flows, logs.len()).says("recovery logs");
     while let Some(outcome) = outcomes.next().await {
         counts.add(outcome?);
+        progress.advance(1);
     }
+    drop(progress);
     eprintln!("{}", counts.text(pruner.mode));
     match counts.failed {
         0 => Ok(()),
@@ -105,8 +110,7 @@ pub async fn run(session: &ShardSession, args: PruneArgs) -> Result<(), BoxError
 }
 
 async fn list(session: &ShardSession, selector: LabelSelector) -> Result<Vec<ShardSpec>, BoxError> {
-    let request = ListRequest { selector: Some(selector), ..Default::default() };
-    let list = session.request("listing shards", session.shards.list(request)).await?;
+    let list = session.list(selector).await?;
     Ok(list.shards.into_iter().filter_map(|shard| shard.spec).collect())
 }
 

@@ -5,7 +5,7 @@ use super::list::status_text;
 use crate::output::{count_text, print};
 use crate::session::SelectorArgs;
 use proto::consumer::replica_status::Code;
-use proto::consumer::{ListRequest, UnassignRequest, list_response};
+use proto::consumer::{UnassignRequest, list_response};
 use runtime::BoxError;
 
 /// Shards of one request.
@@ -26,8 +26,7 @@ pub struct UnassignArgs {
 
 /// Runs the command. Prints the ids of the shards of which an assignment was removed.
 pub async fn run(session: &ShardSession, args: UnassignArgs) -> Result<(), BoxError> {
-    let request = ListRequest { selector: Some(args.select.parse()?), ..Default::default() };
-    let list = session.request("listing shards", session.shards.list(request)).await?;
+    let list = session.list(args.select.parse()?).await?;
     let has_failed = |shard: &list_response::Shard| shard.status.iter().any(|s| s.code() == Code::Failed);
     let shards: Vec<_> = list.shards.into_iter().filter(|shard| !args.failed || has_failed(shard)).collect();
     let mut unassigned = 0;

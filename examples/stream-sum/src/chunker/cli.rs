@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Command, FromArgMatches};
 use client::{ClientOptions, JournalClient};
+use runtime::config::{config_text, parse_command_line, with_ini};
 use runtime::server::{self, Listener};
 use runtime::signals::Signals;
 use runtime::{BoxError, CancellationToken, Clock, Entropy, Metrics, OnError, TaskGroup};
@@ -14,6 +15,7 @@ use super::run::run;
 
 const RUN: &str = "run";
 const PRINT_CONFIG: &str = "print-config";
+const INI_FILE: &str = "chunker.ini";
 
 const EXAMPLE: &str = "\
 Example, next to `courant serve` and `summer serve`, with the specifications of stream-sum applied:
@@ -24,23 +26,27 @@ is wrong, late or published twice ends it with another status, and says which st
 
 /// The program.
 pub fn main() -> ExitCode {
-    let mut command = command();
-    let matches = command.clone().get_matches();
+    let (ini, configured) = match with_ini(command(), INI_FILE, &[RUN, PRINT_CONFIG]) {
+        Ok(configured) => configured,
+        Err(status) => return status,
+    };
+    let matches = match parse_command_line(configured) {
+        Ok(matches) => matches,
+        Err(status) => return status,
+    };
     match matches.subcommand() {
-        Some((RUN, matches)) => match RunArgs::from_arg_matches(matches) {
-            Ok(args) => run_program(args),
-            Err(error) => error.exit(),
-        },
         Some((PRINT_CONFIG, matches)) => {
-            let arguments =
-                command.find_subcommand(PRINT_CONFIG).into_iter().flat_map(Command::get_arguments);
-            print!("{}", consumer::config_text(arguments, matches));
+            print!("{}", config_text(&RunArgs::augment_args(Command::new(PRINT_CONFIG)), matches, ""));
             ExitCode::SUCCESS
         }
-        _ => {
-            eprintln!("{}", command.render_help());
-            ExitCode::FAILURE
-        }
+        Some((_, matches)) => match RunArgs::from_arg_matches(matches) {
+            Ok(mut args) => {
+                args.log.remarks = ini.remarks();
+                run_program(args)
+            }
+            Err(error) => error.exit(),
+        },
+        None => ExitCode::FAILURE,
     }
 }
 
@@ -50,6 +56,8 @@ fn command() -> Command {
     Command::new("chunker")
         .about("Writes streams of chunks, and verifies the sums which summer publishes")
         .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
         .subcommand(run.about("Writes streams of chunks, and verifies the sum of each"))
         .subcommand(print.about("Prints the configuration that run would have, as INI"))
 }

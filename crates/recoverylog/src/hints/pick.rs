@@ -2,7 +2,8 @@
 
 use proto::consumer::GetHintsResponse;
 use proto::recoverylog::FsmHints;
-use recoverylog::hints::last_seq_no;
+
+use super::last_seq_no;
 
 /// The hints which reach furthest into the log: those with the greatest last sequence number. The primary's win a tie,
 /// then earlier backups. Without any, hints of the whole `log`.

@@ -1,0 +1,126 @@
+//! What journals there are, and how they are.
+
+use super::{Broker, TREE, text};
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+#[test]
+fn journals_are_applied_listed_and_deleted() {
+    let broker = Broker::start();
+    let dry = broker.ok("journals apply --dry-run", TREE);
+    assert!(dry.contains("name: \"a/one\"") && dry.contains("length: 1048576"), "{dry}");
+    assert_eq!(broker.ok("journals list", b""), "NAME\n");
+    assert_eq!(broker.ok("journals list -o yaml", b""), "");
+
+    assert_eq!(broker.ok("journals apply", TREE), "");
+    assert_eq!(
+        broker.ok("journals list --rf -L app -L none", b""),
+        "NAME   RF  app   none\na/one  1   test  <none>\na/two  1   test  <none>\n"
+    );
+    assert_eq!(broker.ok("journals list -l name=a/two", b""), "NAME\na/two\n");
+    let json = broker.ok("journals list -o json", b"");
+    let lines: Vec<serde_json::Value> =
+        json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2, "one journal a line: {json}");
+    assert_eq!(
+        (&lines[0]["spec"]["name"], &lines[0]["spec"]["fragment"]["compression_codec"]),
+        (&"a/one".into(), &"NONE".into())
+    );
+    assert_eq!(
+        (&lines[1]["spec"]["max_append_rate"], &lines[1]["spec"]["flags"]),
+        (&"100000000".into(), &0.into())
+    );
+
+    let raced = broker.fails("journals apply", TREE);
+    assert!(
+        raced.contains("applying 2 journals (a/one to a/two)") && raced.contains("ETCD_TRANSACTION_FAILED"),
+        "{raced}"
+    );
+    // What was listed can be applied again, and its revisions are those expected.
+    let listed = broker.ok("journals list -o yaml", b"");
+    assert!(listed.contains("revision: "), "{listed}");
+    broker.ok("journals apply --max-txn-size 1", listed.as_bytes());
+    assert!(broker.fails("journals apply", listed.as_bytes()).contains("a revision is not current"));
+
+    broker.ok("journals apply", b"{name: a/one, delete: true, revision: -1}");
+    assert_eq!(broker.ok("journals list", b""), "NAME\na/two\n");
+}
+
+#[test]
+fn journals_are_suspended_until_something_is_appended() {
+    let broker = Broker::start();
+    broker.ok("journals apply", TREE);
+    broker.ok("journals append -l name=a/two", b"two\n");
+    assert_eq!(broker.ok("journals suspend -l name=a/one", b""), "a/one suspended\n");
+    assert_eq!(broker.ok("journals suspend -l name=a/two", b""), "a/two in use\n", "it is not stored");
+    assert_eq!(broker.ok("journals suspend -l app=test --force", b""), "a/two suspended\n");
+    let listed = broker.ok("journals list -l app=test --primary", b"");
+    assert_eq!(listed.matches(" <S>").count(), 2, "{listed}");
+    broker.wait_for("a journal without content has no broker", |broker| {
+        broker.ok("journals list -l app=test --primary", b"").contains("<none> <S>")
+    });
+    // Of what has no broker, there is nothing to list.
+    let of_two = |line: &str| line.contains("a/two");
+    let fragments = broker.ok("journals fragments -l app=test -o json", b"");
+    assert!(fragments.lines().count() == 1 && fragments.lines().all(of_two), "{fragments}");
+    let fragments = broker.ok("journals fragments -l app=test -o proto", b"");
+    assert!(fragments.contains("journal: \"a/two\"") && !fragments.contains("a/one"), "{fragments}");
+
+    for name in ["a/one", "a/two"] {
+        broker.ok(&format!("journals append -l name={name}"), b"more\n");
+    }
+    assert!(!broker.ok("journals list --primary", b"").contains("<S>"));
+    assert_eq!(broker.ok("journals read -l name=a/one", b""), "more\n");
+    assert_eq!(broker.ok("journals read -l name=a/two", b""), "two\nmore\n");
+    broker.fails("journals suspend", b"");
+}
+
+#[test]
+fn watched_listings_are_printed_again() {
+    let broker = Broker::start();
+    let mut child = broker.command("journals list --watch").stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    assert_eq!(line, "NAME\n");
+    broker.ok("journals apply", TREE);
+    while !line.ends_with("a/one\na/two\n") {
+        assert_ne!(stdout.read_line(&mut line).unwrap(), 0, "{line}");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn failures_name_what_failed() {
+    let broker = Broker::start();
+    for (line, input, said) in [
+        ("journals list -l f", "", "error: --selector: could not match \"f\" to a label selector expression"),
+        ("journals read -l name=not/there", "", "error: no journal matches name=not/there"),
+        ("journals append -l name=not/there", "", "error: no journal matches name=not/there"),
+        ("journals apply", "nme: x", "error: -: parsing YAML: unknown field `nme`"),
+        ("journals apply --specs /not/there.yaml", "", "error: opening \"/not/there.yaml\": No such file"),
+        ("journals apply", "name: a/one", "error: -: \"a/one\": Upsert: invalid Replication (0; expected"),
+        ("shards apply", "shards: [{id: x}]", "error: -: \"x\": Upsert.Id: invalid length"),
+        (
+            "journals read -l name=x --offsets /not/there",
+            "",
+            "error: reading offsets /not/there: No such file",
+        ),
+        ("journals read", "", "error: the following required arguments were not provided"),
+        ("journals list --broker.address http://", "", "error: "),
+        ("frobnicate", "", "error: unrecognized subcommand 'frobnicate'"),
+        ("journals list --broker.auth-keys x", "", "error: --broker.auth-keys is not supported yet"),
+    ] {
+        let stderr = broker.fails(line, input.as_bytes());
+        assert!(stderr.starts_with(said), "{line}: {stderr}");
+    }
+    // A port which nobody listens on any more.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = broker.fails(&format!("journals list --timeout 200ms --broker.address http://{free}"), b"");
+    let said = format!("listing journals at http://{free}: no answer within 200ms; is it running?");
+    assert!(nobody.contains(&said), "{nobody}");
+    let nobody = broker.fails(&format!("shards list --timeout 200ms --consumer.address http://{free}"), b"");
+    assert!(nobody.contains(&format!("listing shards at http://{free}: no answer")), "{nobody}");
+    assert!(text(&broker.run("journals list --help", b"").stdout).contains("Examples:"));
+}
