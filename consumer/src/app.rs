@@ -1,12 +1,13 @@
 //! What an application brings: how to read, fold and publish messages. The framework brings everything else.
 
+use axum::Router;
 use client::{OpFuture, Publisher};
 use message::{Envelope, Message};
 use proto::protocol::JournalSpec;
 use recoverylog::Recorder;
 use runtime::BoxError;
 
-use crate::{Shard, Store};
+use crate::{InitContext, Shard, Store};
 
 /// What became of a message that the application was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,17 @@ pub trait Application: Send + Sync + 'static {
     fn name(&self) -> &'static str {
         let path = std::any::type_name::<Self>();
         path.rsplit("::").next().unwrap_or(path)
+    }
+
+    /// APIs of the application, which the process serves on its port beside its own: gRPC services
+    /// (`tonic::service::Routes::new(…).into_axum_router()`) and HTTP paths. Called once, before anything is served. None,
+    /// unless the application says otherwise.
+    ///
+    /// # Errors
+    /// Any error ends the process.
+    fn init_application(&self, context: &InitContext) -> Result<Router, BoxError> {
+        let _ = context;
+        Ok(Router::new())
     }
 
     /// Opens the store of a shard. With a recovery log, `recorder` has recovered the files of the last primary into

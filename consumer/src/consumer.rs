@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use allocator::{AllocError, MaxFlowSolver};
+use axum::Router;
 use client::{ClientOptions, JournalClient};
 use fragment::compress::Levels;
 use keyspace::{Etcd, EtcdOptions, Membership, Predecessor};
@@ -23,14 +24,14 @@ use stores::{Environment, StoreTimes, Stores, StoresConfig};
 use tokio::sync::watch;
 use tonic::service::Routes;
 
-use crate::Application;
 use crate::config::ConsumerOptions;
 use crate::drain;
 use crate::metrics::ConsumerMetrics;
 use crate::prune::LogPruner;
 use crate::schema::{ConsumerSchema, Mirror};
-use crate::service::{Resolver, ShardService};
+use crate::service::ShardService;
 use crate::shard::{Process, ShardSet};
+use crate::{Application, InitContext, Peers, Resolver};
 
 /// Open requests may go on for this long once the process leaves.
 const SERVER_DRAIN: Duration = Duration::from_secs(15);
@@ -148,7 +149,7 @@ impl Consumer {
         let mirror =
             Mirror::load(&etcd, &options.prefix, revision, schema, options.watch_delay, &groups.work).await?;
         let journals = client.clone();
-        let process = Process {
+        let process = Arc::new(Process {
             app,
             me: options.member.clone(),
             mirror: mirror.clone(),
@@ -159,12 +160,21 @@ impl Consumer {
             publish_clock_delta: options.publish_clock_delta,
             hint_growth_bytes: options.hint_growth_bytes,
             lease_lost: lease_lost.clone(),
-        };
-        let shards = ShardSet::start(Arc::new(process), &groups.work);
-        prune_logs(&options, &mirror, &shards, journals, &groups.work);
+        });
+        let shards = ShardSet::start(Arc::clone(&process), &groups.work);
+        prune_logs(&options, &mirror, &shards, journals.clone(), &groups.work);
         let resolver = Resolver::new(options.member.clone(), mirror.clone(), shards.clone());
+        let context = InitContext {
+            resolver: resolver.clone(),
+            peers: Peers::default(),
+            journals,
+            tasks: groups.client.child("application"),
+            clock: options.clock.clone(),
+            max_message_bytes: options.max_message_bytes,
+        };
+        let apis = process.app.init_application(&context)?;
         let released = run_allocator(&options, &mirror, &lease_lost, &groups.work);
-        let health = serve(&options, listener, &resolver, groups).await?;
+        let health = serve(&options, listener, &context, apis, groups).await?;
         health.serving().await;
         let groups = groups.clone();
         Ok(Consumer {
@@ -308,15 +318,17 @@ fn watch_lease(membership: &Membership, tasks: &TaskGroup) -> CancellationToken 
 async fn serve(
     options: &ConsumerOptions,
     listener: Listener,
-    resolver: &Resolver,
+    context: &InitContext,
+    apis: Router,
     groups: &Groups,
 ) -> Result<Health, BoxError> {
-    let service = ShardService::new(resolver.clone(), options.clock.clone());
+    let (resolver, peers) = (context.resolver.clone(), context.peers.clone());
+    let service = ShardService::new(resolver, peers, options.clock.clone());
     let shards = Routes::new(service.into_server(options.max_message_bytes));
     let (origins, request_max) = (&options.allow_origin, options.max_message_bytes);
     let json = json_gateway::router(&shards, &JSON_RULES, origins, request_max);
     let (routes, health) = introspection::add(shards, SERVICE).await?;
-    let routes = routes.into_axum_router().merge(json);
+    let routes = routes.into_axum_router().merge(json).merge(apis.reset_fallback());
     let metrics = options.metrics.clone();
     let debug = match options.debug_private {
         true => server::ready_router(),

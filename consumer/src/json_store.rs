@@ -91,6 +91,8 @@ impl<S: Serialize + DeserializeOwned + Default + Send + 'static> JsonFileStore<S
 }
 
 impl<S: Serialize + Send + 'static> Store for JsonFileStore<S> {
+    type Reader = ();
+
     async fn restore_checkpoint(&mut self) -> Result<Checkpoint, BoxError> {
         Ok(self.restored.take().unwrap_or_default())
     }
@@ -119,6 +121,8 @@ impl<S: Serialize + Send + 'static> Store for JsonFileStore<S> {
         });
         commit
     }
+
+    fn reader(&self) {}
 
     fn destroy(self) {
         let dir = self.recorder.dir();

@@ -22,8 +22,16 @@ const INI_FILE: &str = "gazette.ini";
 ///
 /// What the person who started it must know is printed to standard error, whatever the level of the log.
 pub fn run<A: Application>(app: A) -> ExitCode {
-    let name = app.name();
-    let (ini, configured) = match with_ini(command(name), INI_FILE, &[SERVE, PRINT_CONFIG]) {
+    run_with(app.name(), |NoArgs {}| Ok(app))
+}
+
+/// As [`run`], for an application of this name which has options of its own: `new_app` makes it of them. The id of an option
+/// is `{group}.{option}`, as that of the others.
+pub fn run_with<C: Args, A: Application>(
+    name: &'static str,
+    new_app: impl FnOnce(C) -> Result<A, BoxError>,
+) -> ExitCode {
+    let (ini, configured) = match with_ini(command::<C>(name), INI_FILE, &[SERVE, PRINT_CONFIG]) {
         Ok(configured) => configured,
         Err(status) => return status,
     };
@@ -33,28 +41,40 @@ pub fn run<A: Application>(app: A) -> ExitCode {
     };
     match matches.subcommand() {
         Some((PRINT_CONFIG, matches)) => {
-            print!("{}", config_text(&ServeArgs::augment_args(Command::new(PRINT_CONFIG)), matches, ""));
+            print!("{}", config_text(&with_options::<C>(Command::new(PRINT_CONFIG)), matches, ""));
             ExitCode::SUCCESS
         }
-        Some((_, matches)) => match ServeArgs::from_arg_matches(matches) {
-            Ok(mut args) => {
-                args.log.remarks = ini.remarks();
-                serve(app, name, args)
+        Some((_, matches)) => {
+            let own = C::from_arg_matches(matches);
+            match ServeArgs::from_arg_matches(matches).and_then(|args| Ok((args, own?))) {
+                Ok((mut args, own)) => {
+                    args.log.remarks = ini.remarks();
+                    serve(new_app, name, args, own)
+                }
+                Err(error) => error.exit(),
             }
-            Err(error) => error.exit(),
-        },
+        }
         None => ExitCode::FAILURE,
     }
 }
 
-fn command(name: &'static str) -> Command {
+/// A command with the options of every application, and those of this one.
+fn with_options<C: Args>(command: Command) -> Command {
+    C::augment_args(ServeArgs::augment_args(command))
+}
+
+/// Options of an application which has none.
+#[derive(Clone, Debug, clap::Args)]
+struct NoArgs {}
+
+fn command<C: Args>(name: &'static str) -> Command {
     let example = format!(
         "Example, next to a broker which was started with `courant serve`:\n  {name} {SERVE}\n\
          Any number of processes may run at once: they share the shards, and take over from each other."
     );
-    let serve = ServeArgs::augment_args(Command::new(SERVE)).about("Runs shards of the application");
-    let print = ServeArgs::augment_args(Command::new(PRINT_CONFIG));
-    let print = print.about("Prints the configuration that serve would have, as INI");
+    let serve = with_options::<C>(Command::new(SERVE)).about("Runs shards of the application");
+    let print = with_options::<C>(Command::new(PRINT_CONFIG))
+        .about("Prints the configuration that serve would have, as INI");
     Command::new(name)
         .about(format!("{name}: an application over journals"))
         .version(env!("CARGO_PKG_VERSION"))
@@ -64,11 +84,16 @@ fn command(name: &'static str) -> Command {
         .subcommand(print)
 }
 
-fn serve<A: Application>(app: A, name: &str, args: ServeArgs) -> ExitCode {
+fn serve<C, A: Application>(
+    new_app: impl FnOnce(C) -> Result<A, BoxError>,
+    name: &str,
+    args: ServeArgs,
+    own: C,
+) -> ExitCode {
     runtime::limits::raise_open_files();
     let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = match threads {
-        Ok(threads) => threads.block_on(serve_until_signal(app, name, args)),
+        Ok(threads) => new_app(own).and_then(|app| threads.block_on(serve_until_signal(app, name, args))),
         Err(error) => Err(format!("cannot start threads: {error}").into()),
     };
     match outcome {
@@ -110,7 +135,7 @@ mod tests {
 
     #[test]
     fn the_configuration_is_printed_by_group_without_secrets() {
-        let command = command("app");
+        let command = command::<NoArgs>("app");
         let args =
             ["app", PRINT_CONFIG, "--consumer.limit=7", "--consumer.auth-keys=secret", "--etcd.lease=5s"];
         let matches = command.clone().try_get_matches_from(args).unwrap();
@@ -131,6 +156,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_sound() {
-        command("app").debug_assert();
+        command::<NoArgs>("app").debug_assert();
     }
 }

@@ -18,6 +18,9 @@ use runtime::BoxError;
 /// * A commit is never started while an earlier one is unresolved.
 /// * All calls for one shard come from one task.
 pub trait Store: Send + 'static {
+    /// Reads the store from other tasks while the shard runs, for requests ([`crate::Resolution::reader`]); `()` if none do.
+    type Reader: Clone + Send + Sync + 'static;
+
     /// The checkpoint of the last durable commit.
     ///
     /// # Errors
@@ -31,6 +34,10 @@ pub trait Store: Send + 'static {
     /// Runs on a thread of the asynchronous runtime: it must not wait for the network, nor for a thread which does. A
     /// store whose writes may stall for that long hands them to a thread of its own.
     fn start_commit(&mut self, checkpoint: Checkpoint, wait_for: Vec<OpFuture>) -> OpFuture;
+
+    /// A reader of what is committed. Called once, after the checkpoint was restored. A reader may outlive the store: then it
+    /// fails, or has nothing to read; it does not hold the store open.
+    fn reader(&self) -> Self::Reader;
 
     /// Closes the store and removes its local files. Nothing uses the store any more. May block: it is called on a
     /// thread where that is allowed.

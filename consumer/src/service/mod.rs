@@ -24,7 +24,7 @@ use runtime::{BoxError, Clock, grpc, trace};
 use tonic::{Request, Response};
 
 pub use decision::ResolveError;
-use peers::Peers;
+pub use peers::Peers;
 pub use resolver::{Resolution, ResolveArgs, Resolver};
 
 use crate::hints;
@@ -52,8 +52,8 @@ fn answer<T: Canonical>(response: T) -> Answer<T> {
 }
 
 impl ShardService {
-    pub fn new(resolver: Resolver, clock: Clock) -> ShardService {
-        ShardService { resolver, peers: Peers::default(), clock }
+    pub fn new(resolver: Resolver, peers: Peers, clock: Clock) -> ShardService {
+        ShardService { resolver, peers, clock }
     }
 
     /// The service, which takes requests of at most `recv_bytes_max`.
@@ -82,14 +82,14 @@ impl ShardService {
             return Err(self.unmet(shard, read_through).into());
         };
         let resolution = resolved?;
-        let header = Some(resolution.header);
         if resolution.status != Status::Ok {
-            return Ok(StatResponse { status: resolution.status.into(), header, ..StatResponse::default() });
+            let (status, header) = (resolution.status.into(), Some(resolution.header));
+            return Ok(StatResponse { status, header, ..StatResponse::default() });
         }
         if !resolution.is_local {
-            let mut peer = self.peers.shard_client(header.as_ref())?;
+            let mut peer = self.peers.shard_client(&resolution.header)?;
             let mut proxied = trace::request(StatRequest {
-                header,
+                header: Some(resolution.header),
                 shard: shard.clone(),
                 read_through: read_through.clone(),
                 extension: extension.clone(),
@@ -102,7 +102,7 @@ impl ShardService {
             progress.publish_at.iter().map(|(journal, end)| (journal.to_string(), *end)).collect();
         Ok(StatResponse {
             status: Status::Ok.into(),
-            header,
+            header: Some(resolution.header),
             read_through: progress.read_through(),
             publish_at,
             ..StatResponse::default()

@@ -18,26 +18,31 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// A client of the process which `header` names. Connects when first used. Must be called within a runtime.
+    /// A connection to the process which `header` names: that of a [`crate::Resolution`] names the one which answers.
+    /// Connects when first used. Must be called within a runtime.
     ///
     /// # Errors
     /// If the header's route has no endpoint for it, or a malformed one.
-    pub fn shard_client(&self, header: Option<&Header>) -> Result<ShardClient<Channel>, BoxError> {
-        let process = header.and_then(Header::process);
-        let route = header.and_then(|header| header.route.as_ref());
-        let endpoint = process.zip(route).and_then(|(process, route)| route.endpoint_of(process));
+    pub fn channel(&self, header: &Header) -> Result<Channel, BoxError> {
+        let route = header.process().zip(header.route.as_ref());
+        let endpoint = route.and_then(|(process, route)| route.endpoint_of(process));
         let endpoint = endpoint.ok_or("the primary of the shard has no known endpoint")?;
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let channel = match channels.get(endpoint) {
-            Some(channel) => channel.clone(),
+        match channels.get(endpoint) {
+            Some(channel) => Ok(channel.clone()),
             None => {
                 let channel = grpc::channel(endpoint)?;
                 if channels.len() >= CONNECTIONS_MAX {
                     channels.clear();
                 }
-                channels.entry(endpoint.to_owned()).or_insert(channel).clone()
+                Ok(channels.entry(endpoint.to_owned()).or_insert(channel).clone())
             }
-        };
-        Ok(ShardClient::new(channel).max_decoding_message_size(grpc::MAX_MESSAGE_RECV_SERVER))
+        }
+    }
+
+    /// A client of the Shard service of the process which `header` names.
+    pub(super) fn shard_client(&self, header: &Header) -> Result<ShardClient<Channel>, BoxError> {
+        let client = ShardClient::new(self.channel(header)?);
+        Ok(client.max_decoding_message_size(grpc::MAX_MESSAGE_RECV_SERVER))
     }
 }

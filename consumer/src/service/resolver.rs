@@ -9,9 +9,9 @@ use proto::{MemberId, Revision};
 use tokio::sync::watch;
 
 use super::decision::{self, Decision, ResolveError};
-use crate::Progress;
 use crate::schema::{KeySpace, Mirror};
-use crate::shard::{Core, ShardSet};
+use crate::shard::{AnyReader, Core, ShardSet};
+use crate::{Progress, Store};
 
 /// What a request asks of [`Resolver::resolve`].
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,6 +40,14 @@ pub struct Resolution {
     pub spec: Option<Arc<ShardSpec>>,
     /// How far the shard is. There if the status is OK and this process answers.
     pub progress: Option<Arc<Progress>>,
+    reader: Option<AnyReader>,
+}
+
+impl Resolution {
+    /// A reader of the shard's store, of which `S` is the type. There if this process answers and the store is open.
+    pub fn reader<S: Store>(&self) -> Option<S::Reader> {
+        self.reader.as_ref()?.downcast_ref::<S::Reader>().cloned()
+    }
 }
 
 /// Resolves requests. Cheap to clone.
@@ -93,7 +101,7 @@ impl Resolver {
         let view = self.shards.view();
         let decision = decision::decide(&view.key_space, &self.me, args.shard, args.may_proxy);
         if decision.status != Status::Ok || !decision.is_local {
-            return Ok(resolution(decision, None));
+            return Ok(resolution(decision, None, None));
         }
         if view.has_stopped {
             return Err(ResolveError::Stopped);
@@ -129,16 +137,16 @@ impl Resolver {
     }
 }
 
-fn resolution(decision: Decision, progress: Option<Arc<Progress>>) -> Resolution {
+fn resolution(decision: Decision, progress: Option<Arc<Progress>>, reader: Option<AnyReader>) -> Resolution {
     let Decision { status, header, is_local, spec } = decision;
-    Resolution { status, header, is_local, spec, progress }
+    Resolution { status, header, is_local, spec, progress, reader }
 }
 
 /// Waits for the store, then for the offsets. A shard whose store was opened once answers with what it has read through,
 /// also after it failed; one which must read further, and does not run, has stopped.
 async fn serve(core: &Core, decision: Decision, read_through: Option<&BTreeMap<String, i64>>) -> Resolution {
     let stopped =
-        |decision: Decision| resolution(Decision { status: Status::ShardStopped, ..decision }, None);
+        |decision: Decision| resolution(Decision { status: Status::ShardStopped, ..decision }, None, None);
     let (mut availability, mut progress) = (core.availability.subscribe(), core.progress.subscribe());
     let none = BTreeMap::new();
     let wanted = read_through.unwrap_or(&none);
@@ -154,7 +162,7 @@ async fn serve(core: &Core, decision: Decision, read_through: Option<&BTreeMap<S
         _ = availability.wait_for(|now| now.has_ended) => None,
     };
     match reached {
-        Some(progress) => resolution(decision, Some(progress)),
+        Some(progress) => resolution(decision, Some(progress), core.reader.borrow().clone()),
         None => stopped(decision),
     }
 }

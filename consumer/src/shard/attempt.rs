@@ -56,6 +56,7 @@ pub async fn run<A: Application>(
     // A panic of the application ends this attempt, as an error would.
     let outcome = AssertUnwindSafe(serve(process, core, number, tasks, recovered)).catch_unwind().await;
     let outcome = outcome.unwrap_or_else(|panic| Err(Failure::panicked(&panic_text(&*panic))));
+    core.reader.send_replace(None);
     if let Some(directory) = directory {
         recovery::remove(tasks, directory).await;
     }
@@ -82,6 +83,7 @@ async fn serve<A: Application>(
         workers.spawn("hints", OnError::Log, writer.clone().run(workers.token().clone()));
     }
     txn::seed_progress(core, &checkpoint);
+    core.reader.send_replace(Some(Arc::new(store.reader())));
     core.availability.send_modify(|availability| availability.was_ready = true);
     core.report(number, ReplicaStatus::new(Code::Primary));
     tracing::info!(shard = %core.id, "the shard is primary");

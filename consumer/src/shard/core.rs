@@ -1,5 +1,6 @@
 //! A shard which this process runs: what its task, the service and the application share of it.
 
+use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
 use client::{AppendService, JournalClient};
@@ -32,6 +33,9 @@ pub struct Report {
     pub status: ReplicaStatus,
 }
 
+/// A [`crate::Store::Reader`], whatever its type.
+pub type AnyReader = Arc<dyn Any + Send + Sync>;
+
 /// State of one shard of this process, from its assignment until it is given up.
 pub struct Core {
     /// The shard.
@@ -48,6 +52,8 @@ pub struct Core {
     pub availability: watch::Sender<Availability>,
     /// How far it is.
     pub progress: watch::Sender<Arc<Progress>>,
+    /// Reads the store, while it is open.
+    pub reader: watch::Sender<Option<AnyReader>>,
     /// What is to be written to etcd.
     pub report: watch::Sender<Report>,
     /// Asks the shard to finish its transaction and end.
@@ -77,6 +83,7 @@ impl Core {
             predecessor: OnceLock::new(),
             availability: watch::Sender::default(),
             progress: watch::Sender::default(),
+            reader: watch::Sender::default(),
             report: watch::Sender::new(Report { attempt: 0, status: ReplicaStatus::default() }),
             cede: CancellationToken::new(),
             tasks,

@@ -15,7 +15,7 @@ mod set;
 pub(crate) mod status;
 mod task;
 
-pub(crate) use self::core::Core;
 pub use self::core::Shard;
+pub(crate) use self::core::{AnyReader, Core};
 pub(crate) use process::Process;
 pub(crate) use set::ShardSet;

@@ -145,6 +145,8 @@ impl PostgresStore {
 }
 
 impl Store for PostgresStore {
+    type Reader = ();
+
     async fn restore_checkpoint(&mut self) -> Result<Checkpoint, BoxError> {
         Ok(self.restore().await?)
     }
@@ -183,6 +185,8 @@ impl Store for PostgresStore {
         self.last = Some(Committing { outcome: outcome.clone(), connection });
         outcome
     }
+
+    fn reader(&self) {}
 
     /// There are no local files. The connections end with the shard's tasks, if not before.
     fn destroy(self) {}

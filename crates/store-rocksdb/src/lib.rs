@@ -15,10 +15,12 @@ mod maps;
 mod observer;
 mod overlay;
 mod pool;
+mod reader;
 mod store;
 
 pub use keys::MarkError;
 pub use maps::RecordedMaps;
 pub use overlay::Entry;
+pub use reader::{RocksReader, RocksView};
 pub use rocksdb;
 pub use store::{RocksStore, StoreError};

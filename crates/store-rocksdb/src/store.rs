@@ -5,6 +5,7 @@ use crate::keys::{self, MarkError};
 use crate::observer::RecordingObserver;
 use crate::overlay::{Changes, Entry, Overlay};
 use crate::pool::shared_options;
+use crate::reader::RocksReader;
 use client::{AppendFuture, OpError, OpFuture};
 use consumer::Store;
 use prost::Message;
@@ -45,6 +46,9 @@ pub enum StoreError {
         /// A file of the other store.
         found: &'static str,
     },
+    /// The shard no longer runs here.
+    #[error("the store is closed")]
+    Closed,
     /// There is no memory for the environment.
     #[error("the environment of a RocksDB cannot be made")]
     NoEnvironment,
@@ -90,9 +94,9 @@ impl StoreError {
 }
 
 /// What a running commit needs, on whichever thread it runs.
-struct Shared {
+pub(crate) struct Shared {
     // Before the recorder, so that it is closed first: closing records, too.
-    db: DB,
+    pub(crate) db: DB,
     recorder: Recorder,
 }
 
@@ -154,10 +158,7 @@ impl RocksStore {
     pub fn iter<'a>(&'a self, from: &'a [u8]) -> impl Iterator<Item = Result<Entry, StoreError>> + 'a {
         let entries = self.shared.db.iterator(IteratorMode::From(from, Direction::Forward));
         let entries = entries.map(|entry| entry.map_err(|source| self.failed("reading", source)));
-        let visible = |entry: &Result<Entry, StoreError>| {
-            entry.as_ref().map_or(true, |(key, _)| !keys::is_reserved(key))
-        };
-        self.overlay.entries(from, entries).filter(visible)
+        self.overlay.entries(from, entries).filter(is_visible)
     }
 
     /// The database, without the running transaction. Only to read: what is written around this store is not part of
@@ -172,11 +173,18 @@ impl RocksStore {
     }
 
     fn failed(&self, action: &'static str, source: rocksdb::Error) -> StoreError {
-        because(&self.shared.recorder, action, source)
+        self.shared.failed(action, source)
     }
 }
 
+/// Whether an entry is the application's. Errors are everybody's.
+pub(crate) fn is_visible(entry: &Result<Entry, StoreError>) -> bool {
+    entry.as_ref().map_or(true, |(key, _)| !keys::is_reserved(key))
+}
+
 impl Store for RocksStore {
+    type Reader = RocksReader;
+
     async fn restore_checkpoint(&mut self) -> Result<Checkpoint, BoxError> {
         let shared = Arc::clone(&self.shared);
         let restore = move || shared.restore_checkpoint();
@@ -208,6 +216,10 @@ impl Store for RocksStore {
         commit
     }
 
+    fn reader(&self) -> RocksReader {
+        RocksReader::new(&self.shared, &self.tasks)
+    }
+
     fn destroy(self) {
         let dir = self.shared.recorder.dir().to_owned();
         self.shared.db.cancel_all_background_work(true);
@@ -219,6 +231,10 @@ impl Store for RocksStore {
 }
 
 impl Shared {
+    pub(crate) fn failed(&self, action: &'static str, source: rocksdb::Error) -> StoreError {
+        because(&self.recorder, action, source)
+    }
+
     fn restore_checkpoint(&self) -> Result<Checkpoint, StoreError> {
         let dir = || self.recorder.dir().to_owned();
         let failed = |source| because(&self.recorder, "reading", source);

@@ -199,6 +199,8 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
+    type Reader = ();
+
     async fn restore_checkpoint(&mut self) -> Result<Checkpoint, BoxError> {
         let read = |connection: &Connection| {
             let sql = "SELECT checkpoint FROM gazette_checkpoint WHERE rowid = 0";
@@ -240,6 +242,8 @@ impl Store for SqliteStore {
         });
         commit
     }
+
+    fn reader(&self) {}
 
     fn destroy(self) {
         if let Some(database) = self.database.into_value_blocking() {

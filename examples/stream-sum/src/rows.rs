@@ -92,6 +92,8 @@ impl Rows {
 }
 
 impl Store for Rows {
+    type Reader = ();
+
     async fn restore_checkpoint(&mut self) -> Result<Checkpoint, BoxError> {
         match self {
             Rows::RocksDb(store) => store.restore_checkpoint().await,
@@ -105,6 +107,8 @@ impl Store for Rows {
             Rows::Sqlite(store) => store.start_commit(checkpoint, wait_for),
         }
     }
+
+    fn reader(&self) {}
 
     fn destroy(self) {
         match self {

@@ -87,6 +87,8 @@ impl SummerStore {
 }
 
 impl Store for SummerStore {
+    type Reader = ();
+
     async fn restore_checkpoint(&mut self) -> Result<Checkpoint, BoxError> {
         self.rows.restore_checkpoint().await
     }
@@ -94,6 +96,8 @@ impl Store for SummerStore {
     fn start_commit(&mut self, checkpoint: Checkpoint, wait_for: Vec<OpFuture>) -> OpFuture {
         self.rows.start_commit(checkpoint, wait_for)
     }
+
+    fn reader(&self) {}
 
     fn destroy(self) {
         self.rows.destroy();

@@ -314,3 +314,34 @@ async fn a_played_directory_equals_the_recorded_one() {
             .is_ok()
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_sees_what_is_committed_and_does_not_hold_the_store_open() {
+    let world = World::new().await;
+    let mut store = world.store("dir", 1).await;
+    let reader = store.reader();
+    let all = |reader: store_rocksdb::RocksReader, from: &'static str| async move {
+        let keys = |view: &store_rocksdb::RocksView<'_>| {
+            let entries = view.iter(from.as_bytes()).map(|entry| Ok(String::from_utf8(entry?.0.into())?));
+            Ok(entries.collect::<Result<Vec<_>, runtime::BoxError>>().unwrap())
+        };
+        reader.read(keys).await
+    };
+    for key in ["a", "b", "c"] {
+        store.put(key, "1");
+    }
+    assert!(all(reader.clone(), "").await.unwrap().is_empty(), "nothing is committed");
+    commit(&mut store, 1).await.unwrap();
+    store.put("b", "2");
+    store.delete("c");
+    assert_eq!(all(reader.clone(), "").await.unwrap(), ["a", "b", "c"]);
+    assert_eq!(all(reader.clone(), "b").await.unwrap(), ["b", "c"]);
+    assert_eq!(reader.read(|view| view.get("b")).await.unwrap(), Some(b"1".to_vec()));
+    commit(&mut store, 2).await.unwrap();
+    assert_eq!(reader.read(|view| view.get("b")).await.unwrap(), Some(b"2".to_vec()));
+    assert_eq!(all(reader.clone(), "").await.unwrap(), ["a", "b"]);
+
+    tokio::task::spawn_blocking(move || store.destroy()).await.unwrap();
+    assert_eq!(all(reader, "").await.unwrap_err().to_string(), "the store is closed");
+    assert!(!world.dir("dir").exists());
+}
