@@ -110,6 +110,8 @@ const PURE: &[&str] = &[
     "examples/stream-sum/src/chunker/verifier.rs",
     "examples/stream-sum/src/crc64.rs",
     "examples/stream-sum/src/message.rs",
+    "examples/word-count/src/count.rs",
+    "examples/word-count/src/grams.rs",
     "proto/src/append_rpc.rs",
     "proto/src/apply_rpc.rs",
     "proto/src/canonical.rs",
