@@ -150,6 +150,8 @@ mod schema;
 mod service;
 mod shard;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod txn;
 
 pub use app::{Application, Consumed};

@@ -2,56 +2,32 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
-use client::testing::StubBroker;
-use client::{AppendService, ClientOptions, JournalClient, OpError, OpFuture};
+use client::{OpError, OpFuture};
+use consumer::testing::{LOG, World, checkpoint, commit, no_hints, restored};
 use consumer::{JsonFileStore, JsonStoreError, Store};
 use message::{Split, fixed};
-use proto::JournalName;
-use proto::consumer::{Checkpoint, checkpoint::Source};
-use proto::protocol::LabelSet;
-use proto::recoverylog::FsmHints;
-use recoverylog::{Action, Author, Op, Player, Recorder};
-use runtime::TaskGroup;
-use tempfile::TempDir;
-
-const LOG: &str = "a/recovery/log";
+use recoverylog::{Action, Op, Recorder};
 
 type Numbers = JsonFileStore<Vec<u64>>;
 
-struct World {
-    tasks: TaskGroup,
-    broker: StubBroker,
-    client: JournalClient,
-    dirs: TempDir,
+trait Opens {
+    async fn recorder_in(&self, dir: &str, id: u32) -> Recorder;
+
+    async fn store(&self, dir: &str, id: u32) -> Numbers;
+
+    /// Names of the operations in the log from `begin` on, with their paths.
+    fn operations(&self, begin: usize) -> Vec<String>;
 }
 
-impl World {
-    async fn new() -> World {
-        let tasks = TaskGroup::new("test");
-        let broker = StubBroker::start(&tasks).await.unwrap();
-        broker.add_journal(LOG, LabelSet::default());
-        let client = JournalClient::new(broker.endpoint(), ClientOptions::new(tasks.clone())).unwrap();
-        World { tasks, broker, client, dirs: tempfile::tempdir().unwrap() }
-    }
-
-    /// Takes the log over, into a directory of this name.
-    async fn recorder(&self, dir: &str, id: u32) -> Recorder {
-        let author = Author::new(id).unwrap();
-        let hints = FsmHints { log: LOG.into(), ..FsmHints::default() };
-        let player =
-            Player::start(hints, self.dirs.path().join(dir), self.client.clone(), &self.tasks).unwrap();
-        player.inject_handoff(author);
-        let played = player.done().await.unwrap();
-        let appends = AppendService::new(self.client.clone(), self.tasks.child("appends"));
-        let log = JournalName::parse(LOG).unwrap();
-        Recorder::start(played.fsm, author, played.dir, log, appends).await.unwrap()
+impl Opens for World {
+    async fn recorder_in(&self, dir: &str, id: u32) -> Recorder {
+        self.recorder(&no_hints(), dir, id).await
     }
 
     async fn store(&self, dir: &str, id: u32) -> Numbers {
-        JsonFileStore::open(Some(self.recorder(dir, id).await), &self.tasks).await.unwrap()
+        JsonFileStore::open(Some(self.recorder_in(dir, id).await), &self.tasks).await.unwrap()
     }
 
-    /// Names of the operations in the log from `begin` on, with their paths.
     fn operations(&self, begin: usize) -> Vec<String> {
         let (log, mut at, mut names) = (self.broker.content(LOG), begin, Vec::new());
         while at < log.len() {
@@ -70,20 +46,6 @@ impl World {
         }
         names
     }
-}
-
-fn checkpoint(number: i64) -> Checkpoint {
-    let source = Source { read_through: number, ..Source::default() };
-    Checkpoint { sources: [("a/source".to_owned(), source)].into(), ..Checkpoint::default() }
-}
-
-async fn restored(store: &mut Numbers) -> i64 {
-    let checkpoint = store.restore_checkpoint().await.unwrap();
-    checkpoint.sources.get("a/source").map_or(0, |source| source.read_through)
-}
-
-async fn commit(store: &mut Numbers, number: i64) -> Result<(), OpError> {
-    store.start_commit(checkpoint(number), Vec::new()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,7 +74,7 @@ async fn a_commit_is_one_new_file_which_replaces_the_last() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_which_was_left_behind_is_replaced() {
     let world = World::new().await;
-    let recorder = world.recorder("killed", 1).await;
+    let recorder = world.recorder_in("killed", 1).await;
     let fnode = recorder.create(&recorder.dir().join("next.json")).unwrap();
     recorder.write_at(fnode, 0, b"{}\n[1,").unwrap();
     recorder.barrier(Vec::new()).await.unwrap();
@@ -165,13 +127,13 @@ async fn a_zombie_cannot_commit_and_says_that_it_is_fenced() {
 async fn a_log_which_holds_another_kind_of_store_is_refused() {
     let world = World::new().await;
     for (number, found) in [(1, "CURRENT"), (3, "pageDB/CURRENT")] {
-        let recorder = world.recorder(&format!("other-{number}"), number).await;
+        let recorder = world.recorder_in(&format!("other-{number}"), number).await;
         let path = recorder.dir().join(found);
         let fnode = recorder.create(&path).unwrap();
         recorder.write_at(fnode, 0, b"MANIFEST-000004\n").unwrap();
         recorder.barrier(Vec::new()).await.unwrap();
         // What refuses is what was recovered from the log.
-        let recorder = world.recorder(&format!("json-{number}"), number + 1).await;
+        let recorder = world.recorder_in(&format!("json-{number}"), number + 1).await;
         let begin = world.broker.content(LOG).len();
         let error = Numbers::open(Some(recorder.clone()), &world.tasks).await.map(drop).unwrap_err();
         let name = found.split('/').next().unwrap();
@@ -189,7 +151,7 @@ async fn a_store_needs_a_recorder_and_a_file_which_is_whole() {
     let error = Numbers::open(None, &world.tasks).await.map(drop).unwrap_err();
     assert!(matches!(error, JsonStoreError::NoRecorder));
     for (number, content) in [(1, "{}\n[1"), (2, "{}\n"), (3, ""), (4, "{}\n[1]\n{\"sources\":")] {
-        let recorder = world.recorder("dir", number).await;
+        let recorder = world.recorder_in("dir", number).await;
         std::fs::write(recorder.dir().join("state.json"), content).unwrap();
         let error = Numbers::open(Some(recorder), &world.tasks).await.map(drop).unwrap_err();
         assert!(matches!(error, JsonStoreError::Document { .. }), "{content:?}: {error}");

@@ -1,8 +1,8 @@
 //! A server with the tables of tests, and stores over it.
 
-use client::OpError;
 use consumer::Store;
-use proto::consumer::{Checkpoint, checkpoint::Source};
+pub use consumer::testing::{checkpoint, commit, number_of};
+use proto::consumer::Checkpoint;
 use runtime::TaskGroup;
 use store_postgres::{PostgresOptions, PostgresStore, tokio_postgres};
 use store_servers::PostgresServer;
@@ -95,22 +95,6 @@ async fn session(server: &PostgresServer) -> tokio_postgres::Client {
 
 pub const ADD: &str =
     "INSERT INTO counts VALUES ($1, 1) ON CONFLICT (key) DO UPDATE SET count = counts.count + 1";
-
-/// A checkpoint which is told from others by a number.
-pub fn checkpoint(number: i64) -> Checkpoint {
-    let source = Source { read_through: number, ..Source::default() };
-    Checkpoint { sources: [("a/source".to_owned(), source)].into(), ..Checkpoint::default() }
-}
-
-/// The number of a checkpoint; zero for the empty one.
-pub fn number_of(checkpoint: &Checkpoint) -> i64 {
-    checkpoint.sources.get("a/source").map_or(0, |source| source.read_through)
-}
-
-/// Commits without dependencies, and waits for it.
-pub async fn commit(store: &mut PostgresStore, number: i64) -> Result<(), OpError> {
-    store.start_commit(checkpoint(number), Vec::new()).await
-}
 
 /// The whole text of an error.
 pub fn text(error: &(dyn std::error::Error + 'static)) -> String {

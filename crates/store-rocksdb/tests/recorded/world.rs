@@ -1,63 +1,15 @@
-//! A broker in memory, and stores which record to it.
+//! Stores which record to a broker in memory.
 
-use client::testing::StubBroker;
-use client::{AppendService, ClientOptions, JournalClient};
-use consumer::Store;
-use proto::JournalName;
-use proto::consumer::{Checkpoint, checkpoint::Source};
-use proto::protocol::LabelSet;
-use proto::recoverylog::FsmHints;
-use recoverylog::{Author, PlayError, Played, Player, Recorder};
-use runtime::{Entropy, TaskGroup};
-use std::path::PathBuf;
+pub use consumer::testing::{LOG, World, checkpoint, commit, no_hints, number_of, restored, seed};
 use store_rocksdb::{RocksStore, rocksdb::Options};
-use tempfile::TempDir;
 
-pub const LOG: &str = "a/recovery/log";
-
-pub struct World {
-    pub tasks: TaskGroup,
-    pub broker: StubBroker,
-    pub client: JournalClient,
-    pub dirs: TempDir,
+pub trait Opens {
+    /// Takes the log over, and opens the store.
+    async fn store(&self, dir: &str, id: u32) -> RocksStore;
 }
 
-impl World {
-    pub async fn new() -> World {
-        let tasks = TaskGroup::new("test");
-        let broker = StubBroker::start(&tasks).await.unwrap();
-        broker.add_journal(LOG, LabelSet::default());
-        let client = JournalClient::new(broker.endpoint(), ClientOptions::new(tasks.clone())).unwrap();
-        World { tasks, broker, client, dirs: tempfile::tempdir().unwrap() }
-    }
-
-    pub fn dir(&self, name: &str) -> PathBuf {
-        self.dirs.path().join(name)
-    }
-
-    /// Plays the log and takes it over.
-    pub async fn taken_over(&self, hints: &FsmHints, dir: &str, author: Author) -> Result<Played, PlayError> {
-        let player = Player::start(hints.clone(), self.dir(dir), self.client.clone(), &self.tasks).unwrap();
-        player.inject_handoff(author);
-        player.done().await
-    }
-
-    /// Takes the log over, and goes on recording.
-    pub async fn recorder(&self, hints: &FsmHints, dir: &str, id: u32) -> Recorder {
-        let author = Author::new(id).unwrap();
-        let played = self.taken_over(hints, dir, author).await.unwrap();
-        self.record_on(played, author, &self.tasks).await
-    }
-
-    /// Goes on recording what was played; the appends are of `tasks`.
-    pub async fn record_on(&self, played: Played, author: Author, tasks: &TaskGroup) -> Recorder {
-        let appends = AppendService::new(self.client.clone(), tasks.child("appends"));
-        let log = JournalName::parse(LOG).unwrap();
-        Recorder::start(played.fsm, author, played.dir, log, appends).await.unwrap()
-    }
-
-    /// Takes the log over, and opens the store.
-    pub async fn store(&self, dir: &str, id: u32) -> RocksStore {
+impl Opens for World {
+    async fn store(&self, dir: &str, id: u32) -> RocksStore {
         let recorder = self.recorder(&no_hints(), dir, id).await;
         RocksStore::open(Some(recorder), &self.tasks, small_buffers).await.unwrap()
     }
@@ -71,38 +23,6 @@ pub fn small_buffers(options: &mut Options) {
     options.set_level_zero_file_num_compaction_trigger(2);
 }
 
-pub fn no_hints() -> FsmHints {
-    FsmHints { log: LOG.into(), ..FsmHints::default() }
-}
-
-/// A checkpoint which is told from others by a number.
-pub fn checkpoint(number: i64) -> Checkpoint {
-    let source = Source { read_through: number, ..Source::default() };
-    Checkpoint { sources: [("a/source".to_owned(), source)].into(), ..Checkpoint::default() }
-}
-
-/// The number of a checkpoint; zero for the empty one.
-pub fn number_of(checkpoint: &Checkpoint) -> i64 {
-    checkpoint.sources.get("a/source").map_or(0, |source| source.read_through)
-}
-
-/// Commits without dependencies, and waits for it.
-pub async fn commit(store: &mut RocksStore, number: i64) -> Result<(), client::OpError> {
-    store.start_commit(checkpoint(number), Vec::new()).await
-}
-
-pub async fn restored(store: &mut RocksStore) -> i64 {
-    number_of(&store.restore_checkpoint().await.unwrap())
-}
-
 pub fn text(value: Option<Vec<u8>>) -> Option<String> {
     value.map(|value| String::from_utf8(value).unwrap())
-}
-
-/// The seed of a random test: that of `COURANT_SEED`, else a new one. It is printed, so that a failure can be repeated.
-pub fn seed() -> u64 {
-    let given = std::env::var_os("COURANT_SEED").map(|seed| seed.to_str().unwrap().parse().unwrap());
-    let seed = given.unwrap_or_else(|| Entropy::system().u64());
-    println!("repeat with COURANT_SEED={seed}");
-    seed
 }
