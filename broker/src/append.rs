@@ -7,6 +7,7 @@
 //!
 //! A client that vanishes or stalls before its commit thus holds nothing but its own buffer.
 
+mod answer;
 mod assign;
 mod content;
 mod failure;

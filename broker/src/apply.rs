@@ -5,7 +5,7 @@ mod change;
 use proto::Canonical;
 use proto::protocol::{ApplyRequest, ApplyResponse, Status};
 
-pub use self::change::validate;
+pub use self::change::{authorize, validate};
 use self::change::{has_effect, transaction};
 use crate::error::ServiceError;
 use crate::resolver::Resolver;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use allocator::{AllocError, MaxFlowSolver};
+use auth::{Authorizer, Verifier};
 use axum::Router;
 use keyspace::embedded::EmbeddedEtcd;
 use keyspace::{Etcd, EtcdOptions, Lease, Membership, Predecessor};
@@ -28,6 +29,7 @@ use tonic::service::Routes;
 use crate::append::{AppendContext, AppendLimits, AppendOptions, GraceOptions, Outages};
 use crate::config::{BrokerOptions, EtcdChoice};
 use crate::data_dir::DataDir;
+use crate::gate::Gate;
 use crate::gateway::{self, Gateway};
 use crate::key_space::{JournalSchema, Mirror};
 use crate::listings::{NamesBelow, NamesSource};
@@ -131,7 +133,8 @@ impl Broker {
         let endpoint = listener.endpoint(&options.host);
         let (shells, shell) = watch::channel(None);
         let metrics = BrokerMetrics::new(&options.metrics);
-        let service = JournalService::new(shell, metrics.clone());
+        let gate = Gate::new(Verifier::new(options.auth_keys.clone()), options.clock.clone());
+        let service = JournalService::new(shell, metrics.clone(), gate);
 
         let (address, health) = Box::pin(open_port(&options, &data_dir, listener, service, groups)).await?;
         let etcd = match reached {
@@ -155,6 +158,7 @@ impl Broker {
             replicas.clone(),
             appends.clone(),
             metrics,
+            Peers::near(&me.zone, &options.clock, authorizer(&options)),
             &groups.work,
         );
         if options.enforce_retention {
@@ -218,6 +222,11 @@ impl Broker {
         let tokens = self.groups.all().map(|group| Box::pin(group.token().cancelled()));
         futures::future::select_all(tokens).await;
     }
+}
+
+/// What this broker asks others as: itself, with its own keys.
+fn authorizer(options: &BrokerOptions) -> Authorizer {
+    options.auth_keys.clone().map_or_else(Authorizer::none, Authorizer::signing)
 }
 
 fn open_stores(options: &BrokerOptions, data_dir: &DataDir, tasks: &TaskGroup) -> Result<Stores, BoxError> {
@@ -401,10 +410,12 @@ fn replica_deps(
     let tasks = groups.work.child("replicas");
     let names = journal_names(mirror);
     let mirror = mirror.clone();
+    // Apart from the connections of requests, which may be many.
+    let peers = Peers::near(&options.zone, &options.clock, authorizer(options));
     let mut deps = ReplicaDeps::new(ReplicaParts {
         clock: options.clock.clone(),
         entropy: options.entropy.clone(),
-        connector: Arc::new(GrpcConnector::new(&Peers::default(), &options.clock, &tasks)),
+        connector: Arc::new(GrpcConnector::new(&peers, &options.clock, &tasks)),
         marks: Arc::new(marks),
         incarnation,
         is_member: Arc::new(move || !lease.has_expired()),

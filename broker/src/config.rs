@@ -9,11 +9,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use auth::Keys;
 use fragment::compress::Levels;
 use fragment::index::OFFSET_JUMP_AGE_SECONDS;
 use keyspace::KeyPrefix;
 use proto::Invalid;
-use runtime::config::{ConfigError, DebugArgs, EtcdArgs, LogArgs, parse_duration};
+use runtime::config::{ConfigError, DebugArgs, EtcdArgs, LogArgs, Secret, parse_duration};
 use runtime::{Clock, Entropy, Metrics, grpc};
 use stores::{Environment, StoreTimes};
 
@@ -188,6 +189,16 @@ pub struct BrokerConfig {
         value_name = "ORIGIN"
     )]
     pub allow_origin: Vec<String>,
+    /// Keys of access tokens in base64, separated by commas or white space. Every request then needs a token that one of
+    /// them signed; the first signs what this broker asks others. AA== among them accepts requests without a token, too.
+    #[arg(
+        id = "broker.auth-keys",
+        long = "broker.auth-keys",
+        env = "BROKER_AUTH_KEYS",
+        value_name = "KEYS",
+        hide_env_values = true
+    )]
+    pub auth_keys: Option<Secret>,
     /// Options which are refused.
     #[command(flatten)]
     pub unsupported: UnsupportedArgs,
@@ -277,6 +288,8 @@ pub struct BrokerOptions {
     pub max_message_bytes: usize,
     /// Origins whose pages may call the JSON gateway.
     pub allow_origin: Vec<String>,
+    /// Keys of access tokens; without them, nothing is checked.
+    pub auth_keys: Option<Keys>,
     /// Longest wait for others to take over at exit.
     pub drain_timeout: Duration,
     /// Address of an extra listener for diagnostics.
@@ -356,6 +369,7 @@ impl BrokerOptions {
             levels: Levels::default(),
             max_message_bytes: grpc::MAX_MESSAGE_RECV_SERVER,
             allow_origin: Vec::new(),
+            auth_keys: None,
             drain_timeout: Duration::from_secs(60),
             debug_bind: None,
             debug_private: false,
@@ -374,6 +388,7 @@ impl BrokerOptions {
         let ServeArgs { broker, etcd, log: _, debug } = args;
         broker.unsupported.refuse()?;
         etcd.refuse_unsupported()?;
+        let auth_keys = parse_keys(broker.auth_keys.as_ref())?;
         let choice = etcd.address().map_or(EtcdChoice::Embedded, |a| EtcdChoice::Address(a.to_owned()));
         let is_embedded = choice == EtcdChoice::Embedded;
         let (bind, host) = listen(is_embedded, given(broker.host), given(broker.port))?;
@@ -407,6 +422,7 @@ impl BrokerOptions {
             levels: Levels { gzip: broker.gzip_level, zstandard: broker.zstd_level },
             max_message_bytes: broker.max_grpc_recv_size,
             allow_origin: broker.allow_origin.into_iter().filter(|origin| !origin.is_empty()).collect(),
+            auth_keys,
             drain_timeout: broker.drain_timeout,
             debug_bind,
             debug_private: debug.private,
@@ -416,6 +432,11 @@ impl BrokerOptions {
             disk: Arc::new(OsDisk),
         })
     }
+}
+
+fn parse_keys(keys: Option<&Secret>) -> Result<Option<Keys>, ConfigError> {
+    let parsed = keys.and_then(Secret::reveal).map(Keys::parse).transpose();
+    parsed.map_err(|error| ConfigError::Invalid { option: "broker.auth-keys", problem: error.to_string() })
 }
 
 /// An option that was given; an empty environment variable counts as none.
@@ -506,7 +527,10 @@ mod tests {
     #[test]
     fn values_that_cannot_be_honoured_are_refused() {
         for (arg, expected) in [
-            ("--broker.auth-keys=Zm9v", "--broker.auth-keys is not supported yet"),
+            (
+                "--broker.auth-keys=Zm9v,secret",
+                "--broker.auth-keys: key 2 is not standard base64 (with padding)",
+            ),
             ("--broker.server-cert-file=x", "--broker.server-cert-file is not supported yet"),
             ("--broker.peer-ca-file=x", "--broker.peer-ca-file is not supported yet"),
             ("--etcd.trusted-ca-file=x", "--etcd.trusted-ca-file is not supported yet"),
@@ -520,5 +544,15 @@ mod tests {
         let levels = options(&["--broker.gzip-level=0", "--broker.zstd-level=19"]).unwrap().levels;
         assert_eq!(levels, Levels { gzip: Some(0), zstandard: Some(19) });
         assert!(options(&["--broker.watch-delay=30"]).unwrap_err().contains("30"));
+    }
+
+    #[test]
+    fn keys_are_taken_and_not_shown() {
+        assert!(options(&["--broker.auth-keys="]).unwrap().auth_keys.is_none());
+        let got = options(&["--broker.auth-keys=AA== Zm9v"]).unwrap();
+        assert!(got.auth_keys.as_ref().unwrap().allow_missing());
+        assert!(!format!("{got:?}").contains("Zm9v"));
+        let args = Program::try_parse_from(["program", "--broker.auth-keys=Zm9v"]).unwrap();
+        assert!(!format!("{args:?}").contains("Zm9v"));
     }
 }

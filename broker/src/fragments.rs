@@ -2,10 +2,11 @@
 
 mod page;
 
+use auth::Capability;
 use proto::protocol::journal_client::JournalClient;
 use proto::protocol::{FragmentsRequest, FragmentsResponse, Status, fragments_response};
 use proto::{Canonical, duration};
-use runtime::trace;
+
 use tonic::transport::Channel;
 
 use crate::error::ServiceError;
@@ -69,8 +70,8 @@ pub async fn proxy(
 ) -> Result<FragmentsResponse, ServiceError> {
     request.header = Some(resolution.header.clone().canonical());
     let call = |mut client: JournalClient<Channel>| {
-        let request = request.clone();
-        async move { client.list_fragments(trace::request(request)).await }
+        let request = peers.request(request.clone(), Capability::READ, &request.journal);
+        async move { client.list_fragments(request).await }
     };
     let (_, response) = peers.ask(&resolution.header, call).await.map_err(ServiceError::Peer)?;
     Ok(response.into_inner())

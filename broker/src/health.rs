@@ -4,19 +4,22 @@
 //! deleted: a request must not make this broker open connections to, or write objects at, a place of the caller's choosing.
 
 use proto::Canonical;
-use proto::protocol::{FragmentStoreHealthRequest, FragmentStoreHealthResponse, Header, JournalSpec, Status};
+use proto::protocol::{
+    FragmentStoreHealthRequest, FragmentStoreHealthResponse, Header, JournalSpec, LabelSelector, Status,
+};
 use stores::Stores;
 
 use crate::key_space::KeySpace;
 
-/// Answers a validated request.
+/// Answers a validated request. Only journals which `visible` selects count.
 pub async fn serve(
     stores: &Stores,
     key_space: &KeySpace,
+    visible: &LabelSelector,
     header: Header,
     request: &FragmentStoreHealthRequest,
 ) -> FragmentStoreHealthResponse {
-    let (status, store_health_error) = match check(stores, key_space, request).await {
+    let (status, store_health_error) = match check(stores, key_space, visible, request).await {
         Ok(()) => (Status::Ok, String::new()),
         Err(problem) => (Status::FragmentStoreUnhealthy, problem),
     };
@@ -27,10 +30,11 @@ pub async fn serve(
 async fn check(
     stores: &Stores,
     key_space: &KeySpace,
+    visible: &LabelSelector,
     request: &FragmentStoreHealthRequest,
 ) -> Result<(), String> {
     let (url, prefix) = (&request.fragment_store, &request.check_delete_prefix);
-    let mut journals = journals_of(key_space, url).peekable();
+    let mut journals = journals_of(key_space, visible, url).peekable();
     if journals.peek().is_none() {
         return Err(format!("fragment store {url} is not checked: no journal names it"));
     }
@@ -48,9 +52,15 @@ async fn check(
     Ok(())
 }
 
-/// Names of the journals whose specifications name the store.
-fn journals_of<'a>(key_space: &'a KeySpace, url: &'a str) -> impl Iterator<Item = &'a str> {
-    let names_it = move |spec: &JournalSpec| spec.fragment().stores.iter().any(|store| store == url);
+/// Names of the visible journals whose specifications name the store.
+fn journals_of<'a>(
+    key_space: &'a KeySpace,
+    visible: &'a LabelSelector,
+    url: &'a str,
+) -> impl Iterator<Item = &'a str> {
+    let names_it = move |spec: &JournalSpec| {
+        spec.fragment().stores.iter().any(|store| store == url) && visible.matches(&spec.labels_with_name())
+    };
     key_space.items().values().filter(move |item| names_it(&item.value)).map(|item| item.value.name.as_str())
 }
 

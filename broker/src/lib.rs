@@ -15,6 +15,7 @@ mod error;
 #[cfg(test)]
 mod fixtures;
 mod fragments;
+mod gate;
 mod gateway;
 mod health;
 mod key_space;

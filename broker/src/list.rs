@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use proto::Revision;
-use proto::protocol::{Header, ListRequest, ListResponse};
+use proto::protocol::{Header, LabelSelector, ListRequest, ListResponse};
 use runtime::CancellationToken;
 use tokio::sync::watch;
 
@@ -16,10 +16,11 @@ use crate::key_space::KeySpace;
 use crate::resolution::unrouted_header;
 use crate::resolver::Resolver;
 
-/// Serves a validated request. A watch ends, cleanly, when `stop` fires.
+/// Serves a validated request, of journals which `visible` selects. A watch ends, cleanly, when `stop` fires.
 pub fn serve(
     resolver: Resolver,
     request: ListRequest,
+    visible: LabelSelector,
     stop: CancellationToken,
 ) -> BoxStream<'static, Result<ListResponse, tonic::Status>> {
     let selector = request.selector.unwrap_or_default().rewrite_legacy_prefix();
@@ -34,7 +35,7 @@ pub fn serve(
         let mut told = (resume.unwrap_or(Revision(0)), None);
         loop {
             let Some(key_space) = next_snapshot(&mut snapshots, told.0, &stop).await else { return };
-            let listing = list(&key_space, &selector, unrouted_header(&key_space, resolver.me()));
+            let listing = list(&key_space, &selector, &visible, unrouted_header(&key_space, resolver.me()));
             let digest = Some(listing.digest());
             told.0 = key_space.revision();
             if digest == told.1 {

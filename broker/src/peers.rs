@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use auth::{Authorizer, Capability, Grant};
 use proto::protocol::journal_client::JournalClient;
 use proto::protocol::{Header, Route};
-use runtime::{BoxError, Clock, Instant, grpc};
+use runtime::{BoxError, Clock, Instant, grpc, trace};
+use tonic::Request;
 use tonic::transport::Channel;
 
 /// Connections that are kept. Clusters are smaller; beyond it, connections are made anew rather than kept for ever.
@@ -26,6 +28,8 @@ struct Connection {
 struct Inner {
     zone: String,
     clock: Clock,
+    /// What this broker asks others as.
+    authorizer: Authorizer,
     connections: Mutex<BTreeMap<String, Connection>>,
     /// Counts choices, which spreads them.
     choices: AtomicUsize,
@@ -39,16 +43,17 @@ pub struct Peers {
 
 impl Default for Peers {
     fn default() -> Peers {
-        Peers::near("", &Clock::system())
+        Peers::near("", &Clock::system(), Authorizer::none())
     }
 }
 
 impl Peers {
-    /// Connections of a broker in `zone`: brokers of this zone are preferred.
-    pub fn near(zone: &str, clock: &Clock) -> Peers {
+    /// Connections of a broker in `zone`, whose requests `authorizer` authorizes: brokers of this zone are preferred.
+    pub fn near(zone: &str, clock: &Clock, authorizer: Authorizer) -> Peers {
         let inner = Inner {
             zone: zone.to_owned(),
             clock: clock.clone(),
+            authorizer,
             connections: Mutex::default(),
             choices: AtomicUsize::new(0),
         };
@@ -73,6 +78,17 @@ impl Peers {
             }
         };
         Ok(JournalClient::new(channel).max_decoding_message_size(grpc::MAX_MESSAGE_RECV_SERVER))
+    }
+
+    /// A request of `message`, with the context of the current span, and with a token of this broker's own which allows `capability` on `journal` for an hour.
+    pub fn request<T>(&self, message: T, capability: Capability, journal: &str) -> Request<T> {
+        let grant = Grant::journal(capability, journal);
+        self.inner.authorizer.authorize(trace::request(message), grant, self.inner.clock.unix_now())
+    }
+
+    /// Whether requests to peers stand only until their token expires.
+    pub fn signs(&self) -> bool {
+        self.inner.authorizer.signs()
     }
 
     /// A client of the process which `header` names or, if it names none, of the best member of its route.
@@ -203,7 +219,7 @@ mod tests {
     #[tokio::test]
     async fn the_next_is_asked_where_one_cannot_be_reached() {
         let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let peers = Peers::near("y", &Clock::system());
+        let peers = Peers::near("y", &Clock::system(), Authorizer::none());
         let route = Route {
             members: vec![
                 Id { zone: "y".to_owned(), suffix: "gone".to_owned() },

@@ -13,6 +13,7 @@ mod sync;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use proto::JournalName;
 use proto::protocol::process_spec::Id;
 use proto::protocol::{Fragment, Header, LabelSet, ReplicateRequest, ReplicateResponse, Route, Status};
 use tokio::sync::mpsc;
@@ -81,11 +82,16 @@ const COPIED_BYTES_MAX: usize = 32 << 10;
 
 /// Opens streams to peers.
 pub trait PeerConnector: Send + Sync + 'static {
-    /// Begins a Replicate stream to `id`, which the route of `header` has an endpoint of.
+    /// Begins a Replicate stream of `journal` to `id`, which the route of `header` has an endpoint of.
     ///
     /// # Errors
     /// Why there cannot be one.
-    fn connect(&self, id: &Id, header: &Header) -> Result<PeerChannels, String>;
+    fn connect(&self, journal: &JournalName, id: &Id, header: &Header) -> Result<PeerChannels, String>;
+
+    /// How long streams may stand before others take their place; `None` is for ever.
+    fn renew_after(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// The stream to one peer, as a [`PeerConnector`] makes it.
@@ -116,11 +122,12 @@ pub(crate) struct Gather {
     partial: Vec<ReplicateResponse>,
 }
 
-/// Begins a pipeline to every member of the header's route but `header.process_id`, which is this broker.
+/// Begins a pipeline of `journal` to every member of the header's route but `header.process_id`, which is this broker.
 ///
 /// # Errors
 /// If a peer cannot be connected to.
 pub(crate) fn start(
+    journal: &JournalName,
     header: &Header,
     connector: &dyn PeerConnector,
 ) -> Result<(Scatter, Gather), PipelineError> {
@@ -128,7 +135,7 @@ pub(crate) fn start(
     let route = header.route.as_ref().unwrap_or(&unrouted);
     let (mut scatter, mut gather) = (Scatter::default(), Gather::default());
     for id in route.members.iter().filter(|id| header.process() != Some(id)) {
-        let connected = connector.connect(id, header);
+        let connected = connector.connect(journal, id, header);
         let PeerChannels { requests, responses } =
             connected.map_err(|cause| PipelineError::Connect { peer: print_id(id), cause })?;
         scatter.peers.push((id.clone(), requests));

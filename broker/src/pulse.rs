@@ -8,6 +8,7 @@ mod calm;
 
 use std::time::Duration;
 
+use auth::Access;
 use futures::stream;
 use proto::JournalName;
 use proto::protocol::append_request::Suspend;
@@ -90,7 +91,7 @@ async fn pulse(context: &AppendContext, journal: &JournalName, suspend: Suspend)
         ..AppendRequest::default()
     };
     let messages = stream::iter([Ok(opening), Ok(AppendRequest::default())]);
-    let append = serve_append(context, messages);
+    let append = serve_append(context, Access::unlimited(), messages);
     let failure = match context.deps().clock.timeout(PULSE_LIMIT, append).await {
         Ok(Ok(response)) => match response.status() {
             Status::Ok

@@ -10,6 +10,7 @@ mod copies;
 mod core;
 mod elsewhere;
 
+use auth::Capability;
 use bytes::Bytes;
 use fragment::index::Answer;
 use futures::StreamExt;
@@ -18,7 +19,7 @@ use proto::Canonical;
 use proto::protocol::journal_client::JournalClient;
 use proto::protocol::{ReadRequest, ReadResponse};
 use runtime::prometheus::IntCounterVec;
-use runtime::{CancellationToken, Clock, Instant, trace};
+use runtime::{CancellationToken, Clock, Instant};
 use std::time::Duration;
 use stores::Stores;
 use tokio::sync::watch;
@@ -361,8 +362,8 @@ pub async fn proxy(
 ) -> Result<ReadStream, ServiceError> {
     request.header = Some(resolution.header.clone().canonical());
     let call = |mut client: JournalClient<Channel>| {
-        let request = request.clone();
-        async move { client.read(trace::request(request)).await }
+        let request = peers.request(request.clone(), Capability::READ, &request.journal);
+        async move { client.read(request).await }
     };
     let (endpoint, responses) = peers.ask(&resolution.header, call).await.map_err(ServiceError::Peer)?;
     let (peers, mut responses) = (peers.clone(), responses.into_inner());

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use keyspace::{AssignmentKey, EtcdHeader};
 use proto::protocol::journal_spec::suspend;
 use proto::protocol::process_spec::Id;
-use proto::protocol::{Header, JournalSpec, Route, Status, header};
-use proto::{JournalName, MemberId, Revision};
+use proto::protocol::{Header, JournalSpec, LabelSelector, LabelSet, Route, Status, header};
+use proto::{JournalName, MemberId, Revision, labels};
 
 use crate::key_space::KeySpace;
 
@@ -125,6 +125,14 @@ pub fn check_proxy_header(header: &Header, etcd: EtcdHeader, local: &Id) -> Resu
 
 fn print_id(id: &Id) -> String {
     format!("zone:{:?} suffix:{:?} ", id.zone, id.suffix)
+}
+
+/// Whether a request which may see what `visible` selects may see `journal`. Of one that is gone, only its name is known.
+pub fn is_visible(key_space: &KeySpace, visible: &LabelSelector, journal: &JournalName) -> bool {
+    match key_space.items().get(journal.as_arc()) {
+        Some(item) => visible.matches(&item.value.labels_with_name()),
+        None => visible.matches(&LabelSet::from_pairs([(labels::NAME, journal.as_str())])),
+    }
 }
 
 /// What the key space says of one journal.

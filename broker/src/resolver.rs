@@ -11,7 +11,7 @@ use std::sync::Arc;
 use futures::future::OptionFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use proto::protocol::{Header, Status};
+use proto::protocol::{Header, LabelSelector, Status};
 use proto::{JournalName, MemberId, Revision};
 use runtime::{BoxError, CancellationToken, OnError, TaskGroup};
 use tokio::sync::watch;
@@ -42,6 +42,8 @@ pub struct ResolveArgs<'a> {
     pub min_revision: Revision,
     /// The header of a proxying broker.
     pub proxy_header: Option<&'a Header>,
+    /// Which journals the request may see; `None` is every journal. Another one is as if it did not exist.
+    pub visible: Option<&'a LabelSelector>,
 }
 
 /// How a request is to be answered.
@@ -102,25 +104,20 @@ struct Local {
 }
 
 impl Resolver {
-    /// Begins to follow `mirror` in tasks of `tasks`, on behalf of member `me`.
+    /// Begins to follow `mirror` in tasks of `tasks`, on behalf of member `me`. `peers` are asked what others answer.
     pub fn start(
         me: MemberId,
         mirror: Mirror,
         deps: ReplicaDeps,
         options: AppendOptions,
         metrics: BrokerMetrics,
+        peers: Peers,
         tasks: &TaskGroup,
     ) -> Resolver {
         let empty = Published { key_space: mirror.snapshot(), replicas: imbl::OrdMap::new(), stopped: false };
         let (publisher, published) = watch::channel(empty);
         let stop = CancellationToken::new();
-        let inner = Inner {
-            me: me.clone(),
-            mirror: mirror.clone(),
-            peers: Peers::near(&me.zone, &deps.clock),
-            published,
-            stop: stop.clone(),
-        };
+        let inner = Inner { me: me.clone(), mirror: mirror.clone(), peers, published, stop: stop.clone() };
         let resolver = Resolver { inner: Arc::new(inner) };
         let driver = Driver {
             me,
@@ -158,9 +155,13 @@ impl Resolver {
         let mut published = self.inner.published.clone();
         loop {
             let current = published.borrow_and_update().clone();
-            let facts = Facts::gather(&current.key_space, &self.inner.me, journal.as_ref());
+            let journal = journal.as_ref().filter(|journal| {
+                args.visible
+                    .is_none_or(|visible| resolution::is_visible(&current.key_space, visible, journal))
+            });
+            let facts = Facts::gather(&current.key_space, &self.inner.me, journal);
             let decision = resolution::decide(facts, question);
-            let local = journal.as_ref().and_then(|journal| current.replicas.get(journal));
+            let local = journal.and_then(|journal| current.replicas.get(journal));
             if decision.is_local && current.stopped {
                 return Err(ResolveError::Stopped);
             }
@@ -169,7 +170,7 @@ impl Resolver {
                 published.changed().await.map_err(|_| ResolveError::MirrorStopped)?;
                 continue;
             }
-            return Ok(resolution_of(decision, journal, local));
+            return Ok(resolution_of(decision, journal.cloned(), local));
         }
     }
 

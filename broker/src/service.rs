@@ -1,4 +1,4 @@
-//! The journal service: validates, resolves, and hands each request to whoever answers it.
+//! The journal service: authorizes, validates, resolves, and hands each request to whoever answers it.
 //!
 //! Requests that arrive while the broker still starts wait for it: with an embedded etcd the port is open before there is
 //! a mirror to answer from. A panic in one request ends that request alone.
@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use auth::{Access, Capability};
 use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt};
 use proto::protocol::journal_server::Journal;
@@ -24,6 +25,7 @@ use tracing::Span;
 
 use crate::append::{self, AppendContext};
 use crate::error::ServiceError;
+use crate::gate::{Gate, before_expiry, until_expiry};
 use crate::metrics::BrokerMetrics;
 use crate::read::ReadContext;
 use crate::resolver::{Resolution, ResolveArgs, Resolver};
@@ -46,14 +48,19 @@ pub struct Shell {
 pub struct JournalService {
     shell: watch::Receiver<Option<Arc<Shell>>>,
     metrics: BrokerMetrics,
+    gate: Gate,
 }
 
 type Answer<T> = Result<Response<T>, tonic::Status>;
 
 impl JournalService {
-    /// A service whose requests wait until there is a shell.
-    pub fn new(shell: watch::Receiver<Option<Arc<Shell>>>, metrics: BrokerMetrics) -> JournalService {
-        JournalService { shell, metrics }
+    /// A service whose requests pass `gate`, and then wait until there is a shell.
+    pub fn new(
+        shell: watch::Receiver<Option<Arc<Shell>>>,
+        metrics: BrokerMetrics,
+        gate: Gate,
+    ) -> JournalService {
+        JournalService { shell, metrics, gate }
     }
 
     /// Shows the end of a journal that this broker, rather than a peer, has appended to. Not of one which was taken from it
@@ -88,6 +95,16 @@ impl JournalService {
         answer.map(Response::new).inspect_err(|status| log_failure(operation, status))
     }
 
+    /// The stream which `answer` comes to; it ends cleanly when the token of its request expires.
+    async fn stream_until_expiry<T: Send + 'static>(
+        &self,
+        access: &Access,
+        answer: impl Future<Output = Result<BoxStream<'static, T>, tonic::Status>>,
+    ) -> Result<BoxStream<'static, T>, tonic::Status> {
+        let stream = before_expiry(self.gate.clock(), access, answer).await??;
+        Ok(until_expiry(self.gate.clock(), access, stream))
+    }
+
     /// Runs a request that is answered by a stream.
     async fn streaming<T: Send + 'static>(
         &self,
@@ -114,36 +131,37 @@ impl Journal for JournalService {
     type ReplicateStream = BoxStream<'static, Result<ReplicateResponse, tonic::Status>>;
 
     async fn list(&self, request: Request<ListRequest>) -> Answer<Self::ListStream> {
-        self.streaming(
-            "List",
-            async { self.shell().await?.list(request.into_inner()).await },
-            ListResponse::status,
-        )
-        .await
+        let answer = async {
+            let access = self.gate.admit(&request, Capability::LIST)?;
+            let listed = async { self.shell().await?.list(request.into_inner(), &access).await };
+            self.stream_until_expiry(&access, listed).await
+        };
+        self.streaming("List", answer, ListResponse::status).await
     }
 
     async fn apply(&self, request: Request<ApplyRequest>) -> Answer<ApplyResponse> {
-        self.unary(
-            "Apply",
-            async { self.shell().await?.apply(request.into_inner()).await },
-            ApplyResponse::status,
-        )
-        .await
+        let answer = async {
+            let access = self.gate.admit(&request, Capability::APPLY)?;
+            let applied = async { self.shell().await?.apply(request.into_inner(), &access).await };
+            before_expiry(self.gate.clock(), &access, applied).await?
+        };
+        self.unary("Apply", answer, ApplyResponse::status).await
     }
 
     async fn read(&self, request: Request<ReadRequest>) -> Answer<Self::ReadStream> {
-        self.streaming(
-            "Read",
-            async { self.shell().await?.read(request.into_inner()).await },
-            ReadResponse::status,
-        )
-        .await
+        let answer = async {
+            let access = self.gate.admit(&request, Capability::READ)?;
+            let read = async { self.shell().await?.read(request.into_inner(), &access).await };
+            self.stream_until_expiry(&access, read).await
+        };
+        self.streaming("Read", answer, ReadResponse::status).await
     }
 
     async fn append(&self, request: Request<Streaming<AppendRequest>>) -> Answer<AppendResponse> {
         let answer = async {
+            let access = self.gate.admit(&request, Capability::APPEND)?;
             let shell = self.shell().await?;
-            let response = append::serve_append(&shell.append, request.into_inner()).await?;
+            let response = append::serve_append(&shell.append, access, request.into_inner()).await?;
             self.note_write_head(&shell, &response);
             Ok(response)
         };
@@ -155,14 +173,19 @@ impl Journal for JournalService {
         request: Request<Streaming<ReplicateRequest>>,
     ) -> Answer<Self::ReplicateStream> {
         let answer = async {
+            let access = self.gate.admit(&request, Capability::REPLICATE)?;
             let shell = self.shell().await?;
-            replicate::serve(&shell.resolver, request.into_inner()).await
+            replicate::serve(&shell.resolver, self.gate.clock(), &access, request.into_inner()).await
         };
         self.streaming("Replicate", answer, ReplicateResponse::status).await
     }
 
     async fn list_fragments(&self, request: Request<FragmentsRequest>) -> Answer<FragmentsResponse> {
-        let answer = async { self.shell().await?.list_fragments(request.into_inner()).await };
+        let answer = async {
+            let access = self.gate.admit(&request, Capability::READ)?;
+            let listed = async { self.shell().await?.list_fragments(request.into_inner(), &access).await };
+            before_expiry(self.gate.clock(), &access, listed).await?
+        };
         self.unary("ListFragments", answer, FragmentsResponse::status).await
     }
 
@@ -170,7 +193,12 @@ impl Journal for JournalService {
         &self,
         request: Request<FragmentStoreHealthRequest>,
     ) -> Answer<FragmentStoreHealthResponse> {
-        let answer = async { self.shell().await?.fragment_store_health(request.into_inner()).await };
+        let answer = async {
+            let access = self.gate.admit(&request, Capability::READ)?;
+            let checked =
+                async { self.shell().await?.fragment_store_health(request.into_inner(), &access).await };
+            before_expiry(self.gate.clock(), &access, checked).await?
+        };
         self.unary("FragmentStoreHealth", answer, FragmentStoreHealthResponse::status).await
     }
 }
@@ -179,17 +207,19 @@ impl Shell {
     async fn list(
         &self,
         request: ListRequest,
+        access: &Access,
     ) -> Result<BoxStream<'static, Result<ListResponse, tonic::Status>>, tonic::Status> {
         request.validate().map_err(ServiceError::from)?;
-        Ok(list::serve(self.resolver.clone(), request, self.stop.clone()))
+        Ok(list::serve(self.resolver.clone(), request, access.selector.clone(), self.stop.clone()))
     }
 
-    async fn apply(&self, request: ApplyRequest) -> Result<ApplyResponse, tonic::Status> {
+    async fn apply(&self, request: ApplyRequest, access: &Access) -> Result<ApplyResponse, tonic::Status> {
         apply::validate(&request).map_err(ServiceError::from)?;
+        apply::authorize(&request, access)?;
         Ok(apply::serve(&self.resolver, request).await?)
     }
 
-    async fn read(&self, request: ReadRequest) -> Result<read::ReadStream, tonic::Status> {
+    async fn read(&self, request: ReadRequest, access: &Access) -> Result<read::ReadStream, tonic::Status> {
         request.validate().map_err(ServiceError::from)?;
         Span::current().record("journal", &request.journal);
         let args = ResolveArgs {
@@ -198,6 +228,7 @@ impl Shell {
             require_primary: false,
             min_revision: Revision(request.min_etcd_revision),
             proxy_header: request.header.as_ref(),
+            visible: Some(&access.selector),
         };
         let resolution = self.resolver.resolve(args).await.map_err(ServiceError::from)?;
         let status = readable_status(&resolution);
@@ -215,6 +246,7 @@ impl Shell {
     async fn list_fragments(
         &self,
         mut request: FragmentsRequest,
+        access: &Access,
     ) -> Result<FragmentsResponse, tonic::Status> {
         request.validate().map_err(ServiceError::from)?;
         if request.page_limit == 0 {
@@ -226,6 +258,7 @@ impl Shell {
             require_primary: false,
             min_revision: Revision(0),
             proxy_header: request.header.as_ref(),
+            visible: Some(&access.selector),
         };
         let resolution = self.resolver.resolve(args).await.map_err(ServiceError::from)?;
         let status = readable_status(&resolution);
@@ -241,10 +274,12 @@ impl Shell {
     async fn fragment_store_health(
         &self,
         request: FragmentStoreHealthRequest,
+        access: &Access,
     ) -> Result<FragmentStoreHealthResponse, tonic::Status> {
         request.validate().map_err(ServiceError::from)?;
         let header = self.resolver.unrouted_header();
-        Ok(health::serve(&self.read.stores, &self.resolver.key_space(), header, &request).await)
+        let key_space = self.resolver.key_space();
+        Ok(health::serve(&self.read.stores, &key_space, &access.selector, header, &request).await)
     }
 }
 
@@ -323,15 +358,21 @@ impl<T> Stream for Counted<T> {
 
 #[cfg(test)]
 mod tests {
-    use runtime::Metrics;
+    use auth::Verifier;
+    use runtime::{Clock, Metrics};
 
     use super::*;
+
+    fn service(shell: watch::Receiver<Option<Arc<Shell>>>, metrics: &Metrics) -> JournalService {
+        let gate = Gate::new(Verifier::default(), Clock::system());
+        JournalService::new(shell, BrokerMetrics::new(metrics), gate)
+    }
 
     #[tokio::test]
     async fn a_panic_ends_its_request_alone() {
         let registry = Metrics::new();
         let (_shells, shell) = watch::channel(None);
-        let service = JournalService::new(shell, BrokerMetrics::new(&registry));
+        let service = service(shell, &registry);
         let panics = async { panic!("of one request") };
         let error = service.unary("Apply", panics, ApplyResponse::status).await.unwrap_err();
         assert_eq!(
@@ -351,7 +392,7 @@ mod tests {
     #[tokio::test]
     async fn requests_fail_as_unavailable_if_the_broker_never_starts() {
         let (shells, shell) = watch::channel(None);
-        let service = JournalService::new(shell, BrokerMetrics::new(&Metrics::new()));
+        let service = service(shell, &Metrics::new());
         drop(shells);
         let error = service.apply(Request::new(ApplyRequest::default())).await.unwrap_err();
         assert_eq!(error.code(), tonic::Code::Unavailable);

@@ -6,10 +6,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use auth::{Authorizer, Keys};
 use keyspace::KeyPrefix;
 use proto::{Invalid, MemberId};
 use runtime::config::{
-    BrokerClientArgs, ConfigError, DebugArgs, EtcdArgs, LogArgs, is_set, parse_duration, pet_name, refuse,
+    BrokerClientArgs, ConfigError, DebugArgs, EtcdArgs, LogArgs, Secret, is_set, parse_duration, pet_name,
+    refuse,
 };
 use runtime::{Clock, Entropy, Metrics, grpc};
 
@@ -97,6 +99,16 @@ pub struct ConsumerArgs {
         value_name = "ORIGIN"
     )]
     pub allow_origin: Vec<String>,
+    /// Keys of access tokens in base64, separated by commas or white space. Every request then needs a token that one of
+    /// them signed; the first signs what this process asks others. AA== among them accepts requests without a token, too.
+    #[arg(
+        id = "consumer.auth-keys",
+        long = "consumer.auth-keys",
+        env = "CONSUMER_AUTH_KEYS",
+        value_name = "KEYS",
+        hide_env_values = true
+    )]
+    pub auth_keys: Option<Secret>,
     /// Options which are refused.
     #[command(flatten)]
     pub unsupported: UnsupportedArgs,
@@ -153,15 +165,6 @@ pub struct UnsupportedArgs {
         value_name = "FILE"
     )]
     pub peer_ca_file: Option<PathBuf>,
-    /// Keys of access tokens (not supported yet).
-    #[arg(
-        id = "consumer.auth-keys",
-        long = "consumer.auth-keys",
-        env = "CONSUMER_AUTH_KEYS",
-        value_name = "KEYS",
-        hide_env_values = true
-    )]
-    pub auth_keys: Option<String>,
 }
 
 impl UnsupportedArgs {
@@ -173,7 +176,6 @@ impl UnsupportedArgs {
             ("consumer.peer-cert-file", is_set(&self.peer_cert_file)),
             ("consumer.peer-cert-key-file", is_set(&self.peer_cert_key_file)),
             ("consumer.peer-ca-file", is_set(&self.peer_ca_file)),
-            ("consumer.auth-keys", self.auth_keys.as_deref().is_some_and(|keys| !keys.is_empty())),
         ])
     }
 }
@@ -207,6 +209,10 @@ pub struct ConsumerOptions {
     pub drain_timeout: Duration,
     /// URL of a broker.
     pub broker: String,
+    /// What requests to brokers are sent as.
+    pub broker_authorizer: Authorizer,
+    /// Keys of access tokens to this process; without them, nothing is checked.
+    pub auth_keys: Option<Keys>,
     /// Journal routes which the client remembers; zero is its default.
     pub route_cache_size: usize,
     /// How long it does.
@@ -269,6 +275,8 @@ impl ConsumerOptions {
             allow_origin: Vec::new(),
             drain_timeout: Duration::from_secs(60),
             broker: broker.to_owned(),
+            broker_authorizer: Authorizer::none(),
+            auth_keys: None,
             route_cache_size: 0,
             route_cache_ttl: Duration::from_secs(60),
             file_root: None,
@@ -292,6 +300,7 @@ impl ConsumerOptions {
         consumer.unsupported.refuse()?;
         broker.refuse_unsupported()?;
         etcd.refuse_unsupported()?;
+        let auth_keys = parse_keys(consumer.auth_keys.as_ref())?;
         let is_single = etcd.address().is_none();
         let (bind, host) = listen(is_single, given(consumer.host), given(consumer.port))?;
         let entropy = Entropy::system();
@@ -310,7 +319,9 @@ impl ConsumerOptions {
             max_message_bytes: consumer.max_grpc_recv_size,
             allow_origin: consumer.allow_origin.into_iter().filter(|origin| !origin.is_empty()).collect(),
             drain_timeout: consumer.drain_timeout,
+            broker_authorizer: client::authorizer_of(&broker)?,
             broker: broker.address,
+            auth_keys,
             route_cache_size: broker.cache_size,
             route_cache_ttl: broker.cache_ttl,
             file_root: broker.file_root.filter(|root| !root.as_os_str().is_empty()),
@@ -324,6 +335,11 @@ impl ConsumerOptions {
             metrics: Metrics::with_process(),
         })
     }
+}
+
+fn parse_keys(keys: Option<&Secret>) -> Result<Option<Keys>, ConfigError> {
+    let parsed = keys.and_then(Secret::reveal).map(Keys::parse).transpose();
+    parsed.map_err(|error| ConfigError::Invalid { option: "consumer.auth-keys", problem: error.to_string() })
 }
 
 /// An option that was given; an empty environment variable counts as none.
@@ -399,9 +415,15 @@ mod tests {
     #[test]
     fn values_that_cannot_be_honoured_are_refused() {
         for (arg, expected) in [
-            ("--consumer.auth-keys=Zm9v", "--consumer.auth-keys is not supported yet"),
+            (
+                "--consumer.auth-keys=secret",
+                "--consumer.auth-keys: key 1 is not standard base64 (with padding)",
+            ),
             ("--consumer.server-ca-file=x", "--consumer.server-ca-file is not supported yet"),
-            ("--broker.auth-token=x", "--broker.auth-token is not supported yet"),
+            (
+                "--broker.auth-token=\u{7f}",
+                "--broker.auth-token: the token has characters which cannot be sent",
+            ),
             ("--etcd.cert-file=x", "--etcd.cert-file is not supported yet"),
         ] {
             assert_eq!(options(&[arg]).unwrap_err(), expected);

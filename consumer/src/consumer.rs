@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use allocator::{AllocError, MaxFlowSolver};
+use auth::Authorizer;
 use axum::Router;
 use client::{ClientOptions, JournalClient};
 use fragment::compress::Levels;
@@ -166,7 +167,7 @@ impl Consumer {
         let resolver = Resolver::new(options.member.clone(), mirror.clone(), shards.clone());
         let context = InitContext {
             resolver: resolver.clone(),
-            peers: Peers::default(),
+            peers: Peers::new(options.auth_keys.clone().map_or_else(Authorizer::none, Authorizer::signing)),
             journals,
             tasks: groups.client.child("application"),
             clock: options.clock.clone(),
@@ -288,6 +289,7 @@ fn journal_client(options: &ConsumerOptions, groups: &Groups) -> Result<JournalC
         cache_ttl: options.route_cache_ttl,
         file_root: options.file_root.clone(),
         metrics: Some(options.metrics.clone()),
+        authorizer: options.broker_authorizer.clone(),
     };
     Ok(JournalClient::new(&options.broker, client)?)
 }
@@ -323,7 +325,7 @@ async fn serve(
     groups: &Groups,
 ) -> Result<Health, BoxError> {
     let (resolver, peers) = (context.resolver.clone(), context.peers.clone());
-    let service = ShardService::new(resolver, peers, options.clock.clone());
+    let service = ShardService::new(resolver, peers, options.clock.clone(), options.auth_keys.clone());
     let shards = Routes::new(service.into_server(options.max_message_bytes));
     let (origins, request_max) = (&options.allow_origin, options.max_message_bytes);
     let json = json_gateway::router(&shards, &JSON_RULES, origins, request_max);

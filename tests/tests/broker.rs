@@ -135,7 +135,7 @@ async fn bad_flags_and_files_are_named_and_nothing_else_stops() {
         (vec!["journals", "read", "-l", "name in ("], "name in ("),
         (vec!["journals", "read", "-l", "name=absent/journal"], "absent/journal"),
         (vec!["serve", "--broker.durability=maybe"], "maybe"),
-        (vec!["serve", "--broker.auth-keys=c2VjcmV0"], "auth-keys"),
+        (vec!["serve", "--broker.auth-keys=not/base64!"], "auth-keys: key 1 is not standard base64"),
         (vec!["journals", "list", "--broker.address=nonsense"], "nonsense"),
     ] {
         let (ok, _, process) = cluster.courant_status(&args).await.unwrap();

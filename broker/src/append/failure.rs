@@ -7,6 +7,7 @@ use tonic::{Code, Status};
 
 use super::content::SpillError;
 use crate::flow::Underflow;
+use crate::gate::Expired;
 use crate::replica::AppendError;
 use crate::resolution::ResolveError;
 
@@ -29,6 +30,9 @@ pub(crate) enum Failure {
     /// The client's stream failed.
     #[error("append stream: {}", .0.message())]
     Client(Status),
+    /// Its token expired before it was in its journal's queue.
+    #[error("append stream: {0}")]
+    Expired(#[from] Expired),
     /// The client fell behind.
     #[error("append stream: {0}")]
     Underflow(#[from] Underflow),
@@ -58,6 +62,7 @@ impl From<Failure> for Status {
     fn from(failure: Failure) -> Status {
         let code = match &failure {
             Failure::Client(status) | Failure::Peer(status) => status.code(),
+            Failure::Expired(_) => Code::DeadlineExceeded,
             Failure::Unreachable(_)
             | Failure::Resolve(ResolveError::Stopped | ResolveError::MirrorStopped)
             | Failure::Append(AppendError::Stopped) => Code::Unavailable,

@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use auth::Capability;
 use bytes::Bytes;
 use futures::Stream;
 use proto::protocol::{AppendRequest, AppendResponse, Header};
-use runtime::trace;
+
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -32,6 +33,7 @@ where
     S: Stream<Item = Result<AppendRequest, Status>> + Send + 'static,
 {
     let mut client = peers.client_of(&header).map_err(Failure::Unreachable)?;
+    let journal = opening.journal.clone();
     let opening = AppendRequest { header: Some(header), ..opening };
     let failed = Arc::new(Mutex::new(None));
     let failure = Arc::clone(&failed);
@@ -40,7 +42,7 @@ where
         message.map_err(keep).ok()
     });
     let messages = futures::StreamExt::chain(futures::stream::iter([opening]), rest);
-    let outcome = client.append(trace::request(messages)).await;
+    let outcome = client.append(peers.request(messages, Capability::APPEND, &journal)).await;
     if let Some(status) = failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(Failure::Client(status));
     }

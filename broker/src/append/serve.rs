@@ -5,23 +5,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use allocator::Allocatable;
+use auth::Access;
 use fragment::{Fragment, Sum};
 use futures::Stream;
+use proto::Revision;
 use proto::protocol::append_request::Suspend;
 use proto::protocol::journal_spec::suspend::Level;
-use proto::protocol::{AppendRequest, AppendResponse, Header, JournalSpec, LabelSet, Route, Status};
-use proto::{Revision, canonical};
+use proto::protocol::{AppendRequest, AppendResponse, JournalSpec, Route, Status};
 use runtime::backoff::Backoff;
 use tokio::sync::oneshot;
 use tracing::Span;
 
+use super::answer::{committed, refusal, refused};
 use super::content::Content;
 use super::failure::Failure;
-use super::group::Place;
 use super::precondition::{Situation, Terms, Transition, Verdict, Wants, judge, may_carry_content};
 use super::receive::{self, CONTENT_REFUSED, Received, Receiver, Reception};
 use super::{Outages, assign, proxy, ready};
 use crate::flow::Rates;
+use crate::gate::{Expired, expired, failing_at_expiry};
 use crate::replica::{AppendError, Head, IndexView, Job, Outcome, Replica, ReplicaDeps, Synchronised};
 use crate::resolver::{Resolution, ResolveArgs, Resolver};
 use crate::sync_mark;
@@ -81,22 +83,32 @@ impl AppendContext {
     }
 }
 
-/// Serves one Append stream. Dropping the future abandons an append that is not in its journal's queue yet.
+/// Serves one Append stream. Dropping the future abandons an append that is not in its journal's queue yet, as does the
+/// expiry of `access`; one that is in the queue is answered.
 ///
 /// # Errors
 /// Malformed streams and failures. Outcomes that have a protocol status are responses.
-pub async fn serve_append<S>(context: &AppendContext, mut stream: S) -> Result<AppendResponse, tonic::Status>
+pub async fn serve_append<S>(
+    context: &AppendContext,
+    access: Access,
+    mut stream: S,
+) -> Result<AppendResponse, tonic::Status>
 where
     S: Stream<Item = Result<AppendRequest, tonic::Status>> + Unpin + Send + 'static,
 {
-    let opening = receive::opening(&mut stream).await?;
+    let opening = tokio::select! {
+        biased;
+        () = expired(&context.deps.clock, &access) => return Err(Expired.into()),
+        opening = receive::opening(&mut stream) => opening?,
+    };
     Span::current().record("journal", &opening.journal);
-    Ok(Append::new(context, opening, stream).run().await?)
+    Ok(Append::new(context, access, opening, stream).run().await?)
 }
 
 /// One append on its way.
 pub(super) struct Append<'a, S> {
     context: &'a AppendContext,
+    access: Access,
     request: AppendRequest,
     wants: Wants,
     /// The client's messages, until they are handed to a peer.
@@ -117,22 +129,30 @@ enum Step<T> {
     Answer(AppendResponse),
 }
 
-/// Goes on with what a step yields, or to where it leads.
+/// Goes on with what a step yields, or leaves the step's caller to go where it leads.
 macro_rules! follow {
     ($step:expr) => {
         match $step {
             Step::On(value) => value,
-            Step::Resolve => continue,
-            Step::Answer(response) => return Ok(response),
+            Step::Resolve => return Ok(Step::Resolve),
+            Step::Answer(response) => return Ok(Step::Answer(response)),
         }
     };
+}
+
+/// An append whose time has come.
+enum Prepared {
+    /// It may enter the queue of this replica.
+    Here(Box<Resolution>, Replica, Received),
+    /// It is another broker's.
+    Elsewhere(Box<Resolution>),
 }
 
 impl<'a, S> Append<'a, S>
 where
     S: Stream<Item = Result<AppendRequest, tonic::Status>> + Unpin + Send + 'static,
 {
-    fn new(context: &'a AppendContext, request: AppendRequest, stream: S) -> Append<'a, S> {
+    fn new(context: &'a AppendContext, access: Access, request: AppendRequest, stream: S) -> Append<'a, S> {
         let wants = Wants {
             offset: Some(request.offset).filter(|offset| *offset != 0),
             check_registers: request.check_registers.clone(),
@@ -140,6 +160,7 @@ where
         };
         Append {
             context,
+            access,
             read_through: Revision(request.min_etcd_revision),
             request,
             wants,
@@ -153,31 +174,52 @@ where
     }
 
     async fn run(mut self) -> Result<AppendResponse, Failure> {
+        let mut expired = expired(&self.context.deps.clock, &self.access);
         loop {
-            let at = self.resolve().await?;
-            let spec = follow!(self.accept_status(&at).await?);
-            let Some(replica) = at.replica.clone().filter(|_| at.is_local) else {
-                follow!(self.await_replicas(&at, &spec));
-                // Boxed, as are requests to etcd: the clients' futures are large, and every append would keep room for them.
-                return Box::pin(self.proxy(&at)).await;
+            let prepared = tokio::select! {
+                biased;
+                () = &mut expired => return Err(Failure::Expired(Expired)),
+                prepared = self.prepare() => prepared?,
             };
-            let synced_at = follow!(self.synchronise(&at, &replica).await?);
-            follow!(self.publish_route(&at, &spec, &replica, synced_at).await?);
-            follow!(self.await_replicas(&at, &spec));
-            let AppendContext { deps, options, .. } = self.context;
-            let view = match ready::await_ready(deps, &options.outages, &at, &replica, &spec).await {
-                ready::Readiness::Ready(view) => view,
-                ready::Readiness::Invalidated => continue,
-                ready::Readiness::Unhealthy(error) => {
-                    let store_health_error = error;
-                    let response = refusal(Status::FragmentStoreUnhealthy, &at.header);
-                    return Ok(AppendResponse { store_health_error, ..response });
+            let outcome = match prepared {
+                Step::On(Prepared::Here(at, replica, received)) => {
+                    self.commit(&at, &replica, received).await?
                 }
+                // Boxed, as are requests to etcd: the clients' futures are large, and every append would keep room for them.
+                Step::On(Prepared::Elsewhere(at)) => return Box::pin(self.proxy(&at)).await,
+                Step::Resolve => Step::Resolve,
+                Step::Answer(response) => Step::Answer(response),
             };
-            follow!(self.judge(&at, &spec, &view).await?);
-            let received = follow!(self.receive(&at, &spec, &replica).await?);
-            follow!(self.commit(&at, &replica, received).await?);
+            if let Step::Answer(response) = outcome {
+                return Ok(response);
+            }
         }
+    }
+
+    /// Whatever comes before the queue.
+    async fn prepare(&mut self) -> Result<Step<Prepared>, Failure> {
+        let at = Box::new(self.resolve().await?);
+        let spec = follow!(self.accept_status(&at).await?);
+        let Some(replica) = at.replica.clone().filter(|_| at.is_local) else {
+            follow!(self.await_replicas(&at, &spec));
+            return Ok(Step::On(Prepared::Elsewhere(at)));
+        };
+        let synced_at = follow!(self.synchronise(&at, &replica).await?);
+        follow!(self.publish_route(&at, &spec, &replica, synced_at).await?);
+        follow!(self.await_replicas(&at, &spec));
+        let AppendContext { deps, options, .. } = self.context;
+        let view = match ready::await_ready(deps, &options.outages, &at, &replica, &spec).await {
+            ready::Readiness::Ready(view) => view,
+            ready::Readiness::Invalidated => return Ok(Step::Resolve),
+            ready::Readiness::Unhealthy(error) => {
+                let store_health_error = error;
+                let response = refusal(Status::FragmentStoreUnhealthy, &at.header);
+                return Ok(Step::Answer(AppendResponse { store_health_error, ..response }));
+            }
+        };
+        follow!(self.judge(&at, &spec, &view).await?);
+        let received = follow!(self.receive(&at, &spec, &replica).await?);
+        Ok(Step::On(Prepared::Here(at, replica, received)))
     }
 
     async fn resolve(&mut self) -> Result<Resolution, Failure> {
@@ -187,6 +229,7 @@ where
             require_primary: true,
             min_revision: self.read_through,
             proxy_header: self.request.header.as_ref(),
+            visible: Some(&self.access.selector),
         };
         self.context.resolver.resolve(args).await.map_err(Failure::Resolve)
     }
@@ -423,6 +466,8 @@ where
             }
             None => {
                 let rest = self.stream.take().expect("it is handed over once");
+                // The peer then sees no commit. Once it has seen one, it is waited for.
+                let rest = failing_at_expiry(&self.context.deps.clock, &self.access, rest);
                 proxy::relay(peers, at.header.clone(), self.request, rest).await
             }
         }
@@ -435,25 +480,4 @@ fn route_of(at: &Resolution) -> &Route {
 
 fn replicas_of(at: &Resolution) -> u32 {
     u32::try_from(route_of(at).members.len()).unwrap_or(u32::MAX)
-}
-
-fn refusal(status: Status, header: &Header) -> AppendResponse {
-    let response =
-        AppendResponse { status: status.into(), header: Some(header.clone()), ..AppendResponse::default() };
-    canonical(response)
-}
-
-fn refused(status: Status, registers: &LabelSet, header: &Header) -> AppendResponse {
-    let registers = (status == Status::RegisterMismatch).then(|| registers.clone());
-    AppendResponse { registers, ..refusal(status, header) }
-}
-
-fn committed(commit: &Fragment, place: &Place, received: &Received, header: &Header) -> AppendResponse {
-    AppendResponse {
-        commit: Some(commit.to_proto()),
-        registers: Some(LabelSet::clone(&place.registers)),
-        total_chunks: received.total_chunks,
-        delayed_chunks: received.delayed_chunks,
-        ..refusal(Status::Ok, header)
-    }
 }

@@ -2,11 +2,12 @@
 //!
 //! All changes are made, or none is. Nothing is read first: what a client expects to find is compared by the transaction.
 
+use auth::{Access, AuthError};
 use fragment::postfix::Template;
 use keyspace::{Compare, KeyPrefix, Op, OpResponse, PutLease, Txn};
 use prost::Message;
-use proto::protocol::{ApplyRequest, JournalSpec, apply_request};
-use proto::{Canonical, Invalid, Revision, Validate};
+use proto::protocol::{ApplyRequest, JournalSpec, LabelSet, apply_request};
+use proto::{Canonical, Invalid, Revision, Validate, labels};
 
 /// The revision by which a change says "whatever it is".
 const ANY_REVISION: i64 = -1;
@@ -21,6 +22,24 @@ pub fn validate(request: &ApplyRequest) -> Result<(), Invalid> {
         let Some(spec) = &change.upsert else { continue };
         let context = format!("Changes[{index}].Upsert.Fragment.PathPostfixTemplate");
         check_template(spec).map_err(|e| e.within(context))?;
+    }
+    Ok(())
+}
+
+/// Checks that a request changes nothing beyond what its token reaches: a journal that is written by the labels which it
+/// gets, one that is deleted by its name alone.
+///
+/// # Errors
+/// Names the first change which goes too far.
+pub fn authorize(request: &ApplyRequest, access: &Access) -> Result<(), AuthError> {
+    for change in &request.changes {
+        match &change.upsert {
+            Some(spec) => access.require(&spec.labels_with_name(), &spec.name)?,
+            None => {
+                let labels = LabelSet::from_pairs([(labels::NAME, change.delete.as_str())]);
+                access.require(&labels, &change.delete)?;
+            }
+        }
     }
     Ok(())
 }
@@ -64,6 +83,8 @@ pub fn has_effect(responses: &[OpResponse]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proto::protocol::LabelSelector;
+
     use super::*;
     use crate::fixtures::journal_spec;
 
@@ -92,6 +113,29 @@ mod tests {
         };
         assert_eq!(txn.then, [put("a/new"), put("a/any"), Op::Delete { key: "/p/items/a/old".to_owned() }]);
         assert!(txn.or_else.is_empty());
+    }
+
+    #[test]
+    fn changes_are_authorized_one_by_one() {
+        let access = |pairs: &[(&str, &str)]| Access {
+            selector: LabelSelector::include(pairs.iter().copied()),
+            expires: None,
+        };
+        let mut labelled = upsert("a/one", 0);
+        labelled.upsert.as_mut().unwrap().labels = Some(LabelSet::from_pairs([("team", "red")]));
+        let check = |changes: &[&apply_request::Change], access: &Access| {
+            let changes = changes.iter().map(|change| (*change).clone()).collect();
+            authorize(&ApplyRequest { changes }, access).map_err(|e| e.to_string())
+        };
+        let (red, one) = (access(&[("team", "red")]), access(&[("name", "a/one")]));
+        let (delete_one, other) = (delete("a/one", -1), upsert("a/two", 0));
+        assert_eq!(check(&[&labelled], &red), Ok(()));
+        assert_eq!(check(&[&labelled, &delete_one], &one), Ok(()));
+        assert_eq!(check(&[&labelled, &other], &red), Err("not authorized to a/two".to_owned()));
+        assert_eq!(check(&[&labelled, &other], &one), Err("not authorized to a/two".to_owned()));
+        // Whatever labels a journal has, it is deleted by its name.
+        assert_eq!(check(&[&delete_one], &red), Err("not authorized to a/one".to_owned()));
+        assert_eq!(check(&[&delete_one, &other], &Access::unlimited()), Ok(()));
     }
 
     #[test]

@@ -55,15 +55,6 @@ pub struct UnsupportedArgs {
         value_name = "FILE"
     )]
     pub peer_ca_file: Option<PathBuf>,
-    /// Keys of access tokens (not supported yet).
-    #[arg(
-        id = "broker.auth-keys",
-        long = "broker.auth-keys",
-        env = "BROKER_AUTH_KEYS",
-        value_name = "KEYS",
-        hide_env_values = true
-    )]
-    pub auth_keys: Option<String>,
 }
 
 impl UnsupportedArgs {
@@ -75,7 +66,6 @@ impl UnsupportedArgs {
             ("broker.peer-cert-file", is_set(&self.peer_cert_file)),
             ("broker.peer-cert-key-file", is_set(&self.peer_cert_key_file)),
             ("broker.peer-ca-file", is_set(&self.peer_ca_file)),
-            ("broker.auth-keys", self.auth_keys.as_deref().is_some_and(|k| !k.is_empty())),
         ])
     }
 }

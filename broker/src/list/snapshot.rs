@@ -25,14 +25,24 @@ pub struct Listing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Digest(u64);
 
-/// The journals of `key_space` which `selector` matches, in key order. `header` is that of the answer.
-pub fn list(key_space: &KeySpace, selector: &LabelSelector, header: Header) -> Listing {
+/// The journals of `key_space` which `selector` matches, in key order, of those which `visible` does. `header` is that of
+/// the answer.
+pub fn list(
+    key_space: &KeySpace,
+    selector: &LabelSelector,
+    visible: &LabelSelector,
+    header: Header,
+) -> Listing {
+    let is_listed = |spec: &JournalSpec| {
+        let labels = spec.labels_with_name();
+        selector.matches(&labels) && visible.matches(&labels)
+    };
     let prefix = name_prefix(selector);
     let journals = key_space
         .items()
         .range(std::sync::Arc::from(prefix)..)
         .take_while(|(name, _)| name.starts_with(prefix))
-        .filter(|(_, entry)| selector.matches(&entry.value.labels_with_name()))
+        .filter(|(_, entry)| is_listed(&entry.value))
         .map(|(name, entry)| list_response::Journal {
             spec: Some(JournalSpec::clone(&entry.value)),
             mod_revision: entry.mod_revision.0,

@@ -10,6 +10,10 @@ fn id(suffix: &str) -> Id {
     MemberId::new("zone", suffix).unwrap().to_proto()
 }
 
+fn journal() -> JournalName {
+    JournalName::parse("a/journal").unwrap()
+}
+
 fn header() -> Header {
     let members = vec![id("peer-a"), id("peer-b"), id("self")];
     let endpoints = ["http://a", "http://b", "http://self"].map(str::to_owned).to_vec();
@@ -27,7 +31,7 @@ struct Far {
 struct Nobody;
 
 impl PeerConnector for Nobody {
-    fn connect(&self, _: &Id, _: &Header) -> Result<PeerChannels, String> {
+    fn connect(&self, _: &JournalName, _: &Id, _: &Header) -> Result<PeerChannels, String> {
         Err("nobody is there".to_owned())
     }
 }
@@ -38,7 +42,7 @@ struct Connector {
 }
 
 impl PeerConnector for Connector {
-    fn connect(&self, _: &Id, _: &Header) -> Result<PeerChannels, String> {
+    fn connect(&self, _: &JournalName, _: &Id, _: &Header) -> Result<PeerChannels, String> {
         let (requests, far_requests) = mpsc::channel(8);
         let (far_responses, responses) = mpsc::channel(8);
         self.far.lock().unwrap().push(Far { requests: far_requests, responses: far_responses });
@@ -48,7 +52,7 @@ impl PeerConnector for Connector {
 
 fn started() -> (Scatter, Gather, Vec<Far>) {
     let connector = Connector::default();
-    let (scatter, gather) = start(&header(), &connector).unwrap();
+    let (scatter, gather) = start(&journal(), &header(), &connector).unwrap();
     (scatter, gather, connector.far.into_inner().unwrap())
 }
 
@@ -158,12 +162,12 @@ async fn the_first_peer_that_fails_is_named() {
 fn without_peers_there_is_nobody_to_wait_for() {
     let mut header = header();
     header.route = Some(Route { members: vec![id("self")], primary: 0, endpoints: Vec::new() });
-    let (mut scatter, mut gather) = start(&header, &Nobody).unwrap();
+    let (mut scatter, mut gather) = start(&journal(), &header, &Nobody).unwrap();
     scatter.propose(&fragment(0, 0), &LabelSet::default(), None, true, None);
     assert!(scatter.is_empty());
     let round = futures::FutureExt::now_or_never(gather.round()).unwrap();
     assert_eq!(round, Ok(Vec::new()));
-    let error = start(&super::tests::header(), &Nobody).unwrap_err().to_string();
+    let error = start(&journal(), &super::tests::header(), &Nobody).unwrap_err().to_string();
     assert!(error.starts_with(r#"connecting to zone:"zone" suffix:"peer-a" : nobody is there"#), "{error}");
 }
 

@@ -5,11 +5,12 @@
 //! listed here. A read of such content is relayed from one of them, up to where this replica can go on. A peer which is
 //! asked so serves what it holds, and never asks others in turn: the request names it.
 
+use auth::Capability;
 use proto::Canonical;
 use proto::protocol::process_spec::Id;
 use proto::protocol::{Fragment, Header, ReadRequest, ReadResponse, Route, Status};
 use runtime::backoff::Backoff;
-use runtime::{CancellationToken, Clock, Instant, trace};
+use runtime::{CancellationToken, Clock, Instant};
 use std::time::Duration;
 use tonic::Streaming;
 
@@ -161,7 +162,8 @@ impl Elsewhere {
             do_not_proxy: asking == Asking::Spool,
             ..self.request.clone()
         };
-        let mut responses = client.read(trace::request(request)).await?.into_inner();
+        let request = self.peers.request(request, Capability::READ, &self.request.journal);
+        let mut responses = client.read(request).await?.into_inner();
         let Some(first) = responses.message().await? else { return Ok(None) };
         let is_sent = |fragment: &Fragment| asking == Asking::All || fragment.backing_store.is_empty();
         let has_it = first.status() == Status::Ok

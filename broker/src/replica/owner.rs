@@ -7,13 +7,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use fragment::Fragment;
 use fragment::spool::RollPolicy;
 use futures::future::BoxFuture;
 use proto::Revision;
 use proto::protocol::process_spec::Id;
-use proto::protocol::{JournalSpec, ReplicateResponse, Route};
+use proto::protocol::{Header, JournalSpec, ReplicateResponse, Route};
 use runtime::{BoxError, CancellationToken, Clock, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::Span;
@@ -55,6 +56,7 @@ enum Event {
     Brought(Brought),
     Yield,
     Notify,
+    Renew,
     Received,
 }
 
@@ -88,6 +90,8 @@ pub(super) struct Owner {
     pub(super) agreeing: Option<Agreeing>,
     /// When peers are told what is settled, unless there is more to tell them before.
     pub(super) notify_at: Option<Instant>,
+    /// When the streams to peers are to be renewed, in wall time, and the header which they were begun with.
+    pub(super) renewal: Option<(Duration, Header)>,
     pub(super) following: Option<Following>,
     /// Streams that wait for the spool.
     pub(super) follows: VecDeque<Follow>,
@@ -143,6 +147,7 @@ impl Owner {
             wish: None,
             agreeing: None,
             notify_at: None,
+            renewal: None,
             following: None,
             follows: VecDeque::new(),
             yield_at: None,
@@ -179,6 +184,7 @@ impl Owner {
                 Event::Brought(brought) => self.on_brought(brought),
                 Event::Yield => self.fail_following("superseded by the stream of a newer route"),
                 Event::Notify => self.notify_settled(),
+                Event::Renew => self.renew_pipeline(),
                 Event::Received => batch.drain(..).for_each(|message| self.on_message(message)),
             }
         }
@@ -231,6 +237,7 @@ impl Owner {
             },
             brought = brought(&mut self.following), if self.writer.is_some() => Event::Brought(brought),
             () = at(clock, self.notify_at), if self.writer.is_some() => Event::Notify,
+            () = renewal(clock, &self.renewal), if self.agreeing.is_none() => Event::Renew,
         }
     }
 
@@ -428,6 +435,14 @@ async fn brought(following: &mut Option<Following>) -> Brought {
 async fn at(clock: &Clock, time: Option<Instant>) {
     match time {
         Some(time) => clock.sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until a pipeline is to be renewed; for ever if it is not.
+async fn renewal(clock: &Clock, renewal: &Option<(Duration, Header)>) {
+    match renewal {
+        Some((unix, _)) => clock.sleep_until_unix(*unix).await,
         None => std::future::pending().await,
     }
 }

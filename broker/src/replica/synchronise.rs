@@ -26,6 +26,8 @@ type Reply = oneshot::Sender<Result<Synchronised, AppendError>>;
 pub(super) struct SyncWish {
     /// A pipeline over this header's route is wanted.
     header: Option<Header>,
+    /// It is wanted though there is one over that route, and nobody waits for it.
+    renew: bool,
     /// Who waits for it.
     pub(super) replies: Vec<Reply>,
     /// The spool is to begin there, or further on.
@@ -77,7 +79,8 @@ impl Owner {
 
     /// Whether there is something to synchronise, and somebody to do it for.
     pub(super) fn wants_synchronisation(&self) -> bool {
-        let is_waited_for = |wish: &SyncWish| !wish.replies.is_empty() || !self.queue.is_empty();
+        let is_waited_for =
+            |wish: &SyncWish| wish.renew || !wish.replies.is_empty() || !self.queue.is_empty();
         let has_route = |wish: &SyncWish| wish.header.is_some() || self.route.is_some();
         self.wish.as_ref().is_some_and(|wish| is_waited_for(wish) && has_route(wish))
     }
@@ -85,7 +88,7 @@ impl Owner {
     /// Begins to fulfil the wish. Its pipeline is a new one unless only a roll is wanted.
     pub(super) fn begin_agreeing(&mut self) {
         let Some(wish) = self.wish.take() else { return };
-        let SyncWish { header, replies, roll_to, must_roll } = wish;
+        let SyncWish { header, renew, replies, roll_to, must_roll } = wish;
         let current = self.route.take();
         self.notify_at = None;
         let mut agreeing = Agreeing {
@@ -98,15 +101,20 @@ impl Owner {
         };
         if let Some(header) = header {
             let route = header.route.clone().unwrap_or_else(Route::unrouted);
-            if roll_to.is_none() && current.as_ref().is_some_and(|current| current.equivalent(&route)) {
+            let is_current = current.as_ref().is_some_and(|current| current.equivalent(&route));
+            if roll_to.is_none() && !renew && is_current {
                 self.route = current;
                 self.agreeing = Some(agreeing);
                 return self.finish_agreeing(Ok(Synchronised::Ready));
             }
             (agreeing.route, agreeing.revision) = (route, header.revision());
             self.agreeing = Some(agreeing);
-            match pipeline::start(&header, &*self.deps.connector) {
+            self.renewal = None;
+            match pipeline::start(&self.place.head.journal, &header, &*self.deps.connector) {
                 Ok((scatter, gather)) => {
+                    if let Some(after) = self.deps.connector.renew_after().filter(|_| !scatter.is_empty()) {
+                        self.renewal = Some((self.deps.clock.unix_now() + after, header));
+                    }
                     self.gather = gather;
                     self.writer.as_mut().expect("nothing is under way").scatter = scatter;
                 }
@@ -116,6 +124,16 @@ impl Owner {
             self.agreeing = Some(agreeing);
         }
         self.propose(None);
+    }
+
+    /// The streams of the pipeline have stood long enough: others take their place before anything else is written.
+    pub(super) fn renew_pipeline(&mut self) {
+        let Some((_, header)) = self.renewal.take() else { return };
+        let wish = self.wish.get_or_insert_default();
+        // A newer route has streams of its own.
+        if wish.header.is_none() {
+            (wish.header, wish.renew) = (Some(header), true);
+        }
     }
 
     /// Makes one proposal.
@@ -222,6 +240,14 @@ impl Owner {
     pub(super) fn drop_pipeline(&mut self) {
         self.route = None;
         self.notify_at = None;
+        self.renewal = None;
+        if let Some(wish) = &mut self.wish
+            && std::mem::take(&mut wish.renew)
+            && wish.replies.is_empty()
+        {
+            // It was to take the place of this one.
+            wish.header = None;
+        }
         self.gather = Gather::default();
         if let Some(writer) = &mut self.writer {
             writer.scatter = Scatter::default();

@@ -12,7 +12,7 @@ use proto::protocol::process_spec::Id;
 use proto::protocol::{
     LabelSelector, ReplicateRequest, ReplicateResponse, Route, header::Etcd, journal_spec,
 };
-use proto::{MemberId, Validate};
+use proto::{JournalName, MemberId, Validate};
 use runtime::BoxError;
 use stores::{Environment, StoreTimes, StoresConfig};
 use tempfile::TempDir;
@@ -188,7 +188,7 @@ fn deps(disk: &ImageDisk, dir: &Path, durability: Durability) -> ReplicaDeps {
 struct Nobody;
 
 impl PeerConnector for Nobody {
-    fn connect(&self, _: &Id, _: &Header) -> Result<PeerChannels, String> {
+    fn connect(&self, _: &JournalName, _: &Id, _: &Header) -> Result<PeerChannels, String> {
         Err("nobody is there".to_owned())
     }
 }
@@ -485,7 +485,7 @@ impl Peer {
 struct Connector(mpsc::UnboundedSender<Peer>);
 
 impl PeerConnector for Connector {
-    fn connect(&self, _: &Id, _: &Header) -> Result<PeerChannels, String> {
+    fn connect(&self, _: &JournalName, _: &Id, _: &Header) -> Result<PeerChannels, String> {
         let (requests, far_requests) = mpsc::channel(8);
         let (far_responses, responses) = mpsc::channel(8);
         self.0.send(Peer { requests: far_requests, responses: far_responses }).unwrap();

@@ -1,15 +1,18 @@
 //! Serving Replicate (journal protocol §6.1): a stream is checked and resolved here, and then belongs to the replica.
 
+use auth::Access;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use proto::Revision;
 use proto::protocol::{Header, ReplicateRequest, ReplicateResponse, Status};
 use proto::{Canonical, Validate};
+use runtime::{CancellationToken, Clock};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use crate::error::ServiceError;
+use crate::gate::{before_expiry, until_expiry_between_groups};
 use crate::pipeline::PROPOSALS_OPEN_MAX;
 use crate::replica::Follow;
 use crate::resolver::{Resolution, ResolveArgs, Resolver};
@@ -22,6 +25,17 @@ type Responses = BoxStream<'static, Result<ReplicateResponse, tonic::Status>>;
 /// Malformed streams, and those which cannot be resolved.
 pub async fn serve(
     resolver: &Resolver,
+    clock: &Clock,
+    access: &Access,
+    requests: Streaming<ReplicateRequest>,
+) -> Result<Responses, tonic::Status> {
+    before_expiry(clock, access, begin(resolver, clock, access, requests)).await?
+}
+
+async fn begin(
+    resolver: &Resolver,
+    clock: &Clock,
+    access: &Access,
     mut requests: Streaming<ReplicateRequest>,
 ) -> Result<Responses, tonic::Status> {
     let opening = requests.message().await?.ok_or_else(|| tonic::Status::unknown("EOF"))?;
@@ -36,6 +50,7 @@ pub async fn serve(
             require_primary: false,
             min_revision: Revision::NONE,
             proxy_header: Some(&header),
+            visible: Some(&access.selector),
         };
         let at = resolver.resolve(args).await.map_err(ServiceError::from)?;
         if let Some(refusal) = refusal(&at, &header) {
@@ -49,10 +64,8 @@ pub async fn serve(
         let (accepted, is_accepted) = oneshot::channel();
         let (sender, responses) = mpsc::channel(PROPOSALS_OPEN_MAX);
         // The requests are handed over once the replica accepts: until then a newer route may be the right one.
-        let (handed_over, handed) = oneshot::channel::<Streaming<ReplicateRequest>>();
-        let requests_later = async move {
-            handed.await.map(StreamExt::boxed).unwrap_or_else(|_| futures::stream::empty().boxed())
-        };
+        let (handed_over, handed) = oneshot::channel();
+        let requests_later = async move { handed.await.unwrap_or_else(|_| futures::stream::empty().boxed()) };
         let follow = Follow {
             header: at.header.canonical(),
             opening: opening.clone(),
@@ -64,13 +77,24 @@ pub async fn serve(
         tokio::select! {
             biased;
             accepted = is_accepted => if accepted.is_ok() {
+                let expired = CancellationToken::new();
+                let requests = until_expiry_between_groups(clock, access, requests, expired.clone());
                 drop(handed_over.send(requests));
-                return Ok(ReceiverStream::new(responses).boxed());
+                return Ok(with_reason(ReceiverStream::new(responses).boxed(), expired));
             },
             () = at.invalidated.cancelled() => {}
         }
     }
 }
+
+/// `responses`, and why they end if it is since the stream's token expired. A primary which does not renew its streams takes
+/// that for a broken connection, and so lets its clients repeat what they append next.
+fn with_reason(responses: Responses, expired: CancellationToken) -> Responses {
+    let reason = async move { expired.is_cancelled().then(|| Err(tonic::Status::unavailable(EXPIRED))) };
+    responses.chain(futures::stream::once(reason).filter_map(futures::future::ready)).boxed()
+}
+
+const EXPIRED: &str = "the access token of this replication stream has expired";
 
 /// The answer to a stream that is not for this broker.
 fn refusal(at: &Resolution, header: &Header) -> Option<ReplicateResponse> {

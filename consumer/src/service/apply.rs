@@ -1,12 +1,37 @@
 //! Applying changes to shard specifications (consumer protocol §1.6): the one etcd transaction which does it. Pure.
 
+use auth::{Access, AuthError};
 use keyspace::{Compare, KeyPrefix, Op, PutLease, Txn};
 use prost::Message;
 use proto::consumer::{ApplyRequest, apply_request};
+use proto::protocol::LabelSet;
 use proto::{Canonical, Invalid, Revision};
 
 /// The revision by which a change says "whatever it is".
 const ANY_REVISION: i64 = -1;
+
+/// Checks that a request changes nothing beyond what its token reaches: a shard that is written by the labels which it gets,
+/// one that is deleted by its id alone.
+///
+/// # Errors
+/// Names the first change which goes too far.
+pub fn authorize(request: &ApplyRequest, access: &Access) -> Result<(), AuthError> {
+    for change in &request.changes {
+        match &change.upsert {
+            Some(spec) => access.require(&spec.labels_with_id(), &spec.id)?,
+            None => require_id(access, &change.delete)?,
+        }
+    }
+    Ok(())
+}
+
+/// Checks that a token reaches a shard by its id alone.
+///
+/// # Errors
+/// If not.
+pub fn require_id(access: &Access, shard: &str) -> Result<(), AuthError> {
+    access.require(&LabelSet::from_pairs([("id", shard)]), shard)
+}
 
 /// The transaction of a valid request: every expected revision is compared, then everything is written.
 ///
@@ -91,6 +116,26 @@ mod tests {
                 put("/p/items/shard-hinted", spec("shard-hinted").canonical().encode_to_vec()),
             ]
         );
+    }
+
+    #[test]
+    fn changes_are_authorized_one_by_one() {
+        let access = |selector: &str| Access { selector: selector.parse().unwrap(), expires: None };
+        let mut labelled = upsert("shard-a", 0);
+        labelled.upsert.as_mut().unwrap().labels = Some(LabelSet::from_pairs([("team", "red")]));
+        let delete =
+            apply_request::Change { delete: "shard-a".to_owned(), ..apply_request::Change::default() };
+        let check = |changes: &[&apply_request::Change], selector: &str| {
+            let changes = changes.iter().map(|change| (*change).clone()).collect();
+            let request = ApplyRequest { changes, ..ApplyRequest::default() };
+            authorize(&request, &access(selector)).map_err(|e| e.to_string())
+        };
+        let refused = |id: &str| Err(format!("not authorized to {id}"));
+        assert_eq!(check(&[&labelled], "team=red"), Ok(()));
+        assert_eq!(check(&[&labelled, &delete], "id=shard-a"), Ok(()));
+        assert_eq!(check(&[&labelled, &upsert("shard-b", 0)], "team=red"), refused("shard-b"));
+        assert_eq!(check(&[&delete], "team=red"), refused("shard-a"));
+        assert_eq!(check(&[&delete, &upsert("shard-b", 0)], ""), Ok(()));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use keyspace::EtcdHeader;
 use proto::MemberId;
 use proto::consumer::{ShardSpec, Status};
 use proto::protocol::process_spec::Id;
-use proto::protocol::{Header, Route};
+use proto::protocol::{Header, LabelSelector, Route};
 
 use crate::schema::KeySpace;
 
@@ -89,10 +89,27 @@ pub fn check_proxy_header(header: &Header, etcd: EtcdHeader, local: &Id) -> Resu
     }
 }
 
-/// Decides who answers a request of `shard`. `may_proxy` says whether that may be another process.
-pub fn decide(key_space: &KeySpace, me: &MemberId, shard: &str, may_proxy: bool) -> Decision {
+/// The specification of a shard, if it exists for those who may see what `visible` selects.
+pub fn visible_spec<'k>(
+    key_space: &'k KeySpace,
+    shard: &str,
+    visible: Option<&LabelSelector>,
+) -> Option<&'k Arc<ShardSpec>> {
+    let spec = key_space.items().get(shard).map(|item| &item.value);
+    spec.filter(|spec| visible.is_none_or(|visible| visible.matches(&spec.labels_with_id())))
+}
+
+/// Decides who answers a request of `shard`, which may see what `visible` selects. `may_proxy` says whether that may be
+/// another process.
+pub fn decide(
+    key_space: &KeySpace,
+    me: &MemberId,
+    shard: &str,
+    visible: Option<&LabelSelector>,
+    may_proxy: bool,
+) -> Decision {
     let local = local_id(key_space, me);
-    let spec = key_space.items().get(shard).map(|entry| Arc::clone(&entry.value));
+    let spec = visible_spec(key_space, shard, visible).map(Arc::clone);
     let route = if spec.is_some() { key_space.route(shard) } else { Route::unrouted() };
     let primary = route.primary_id().cloned();
     let status = match (&spec, &primary) {
@@ -115,7 +132,7 @@ mod tests {
     use crate::fixtures::{REVISION, key_space, member};
 
     fn check(key_space: &KeySpace, shard: &str, may_proxy: bool, status: Status, process: &str) {
-        let decision = decide(key_space, &member("me"), shard, may_proxy);
+        let decision = decide(key_space, &member("me"), shard, None, may_proxy);
         let expected = member(process).to_proto();
         assert_eq!((decision.status, decision.header.process()), (status, Some(&expected)));
         assert_eq!(decision.is_local, process == "me");
@@ -141,14 +158,32 @@ mod tests {
         }
         check(&key_space, "shard-b", true, Status::Ok, "peer");
         check(&key_space, "shard-b", false, Status::NotShardPrimary, "me");
-        let header = decide(&key_space, &member("me"), "shard-b", true).header;
+        let header = decide(&key_space, &member("me"), "shard-b", None, true).header;
         assert_eq!(header.route.unwrap().primary_endpoint(), Some("http://peer:80"));
+    }
+
+    #[test]
+    fn a_shard_out_of_sight_is_as_one_that_does_not_exist() {
+        let replicas = [("shard-a", "me", 0, Code::Primary), ("shard-a", "peer", 1, Code::Standby)];
+        let key_space = key_space(&[("shard-a", "x"), ("shard-b", "y")], &replicas);
+        for (selector, is_visible) in
+            [("kind=x", true), ("id=shard-a", true), ("kind=y", false), ("id=s", false)]
+        {
+            let visible = selector.parse().unwrap();
+            let decide = |shard| decide(&key_space, &member("me"), shard, Some(&visible), true);
+            let found = decide("shard-a");
+            assert_eq!(found.status == Status::Ok, is_visible, "{selector}");
+            if !is_visible {
+                let missing = decide("shard-none");
+                assert_eq!((found.status, found.header), (missing.status, missing.header));
+            }
+        }
     }
 
     #[test]
     fn a_process_whose_key_is_gone_answers_under_a_placeholder() {
         let key_space = key_space(&[("shard-a", "x")], &[("shard-a", "gone", 0, Code::Primary)]);
-        let decision = decide(&key_space, &member("gone"), "shard-a", false);
+        let decision = decide(&key_space, &member("gone"), "shard-a", None, false);
         assert_eq!((decision.status, decision.is_local), (Status::NotShardPrimary, true));
         let id = decision.header.process_id.unwrap();
         assert_eq!((id.zone.as_str(), id.suffix.as_str()), (MISSING_ZONE, MISSING_SUFFIX));

@@ -5,10 +5,17 @@ use proto::protocol::LabelSelector;
 
 use crate::schema::KeySpace;
 
-/// The shards which `selector` matches, in the order of their ids.
-pub fn list(key_space: &KeySpace, selector: &LabelSelector) -> Vec<list_response::Shard> {
-    let matching =
-        key_space.items().iter().filter(|(_, item)| selector.matches(&item.value.labels_with_id()));
+/// The shards which `selector` matches, of those which `visible` does, in the order of their ids.
+pub fn list(
+    key_space: &KeySpace,
+    selector: &LabelSelector,
+    visible: &LabelSelector,
+) -> Vec<list_response::Shard> {
+    let is_listed = |spec: &ShardSpec| {
+        let labels = spec.labels_with_id();
+        selector.matches(&labels) && visible.matches(&labels)
+    };
+    let matching = key_space.items().iter().filter(|(_, item)| is_listed(&item.value));
     let shards = matching.map(|(id, item)| list_response::Shard {
         spec: Some(ShardSpec::clone(&item.value)),
         mod_revision: item.mod_revision.0,
@@ -29,7 +36,9 @@ mod tests {
 
     fn listed(selector: &str) -> Vec<String> {
         let key_space = key_space(&[("shard-a", "x"), ("shard-b", "y"), ("shard-c", "x")], &[]);
-        let shards = list(&key_space, &selector.parse().unwrap());
+        let (selector, everything) = (selector.parse().unwrap(), LabelSelector::everything());
+        let shards = list(&key_space, &selector, &everything);
+        assert_eq!(list(&key_space, &everything, &selector), shards, "a token filters as a request does");
         shards.into_iter().map(|shard| shard.spec.unwrap().id).collect()
     }
 
@@ -46,7 +55,7 @@ mod tests {
     fn statuses_are_parallel_to_the_members_of_the_route() {
         let replicas = [("shard-a", "peer", 0, Code::Primary), ("shard-a", "me", 1, Code::Standby)];
         let key_space = key_space(&[("shard-a", "x"), ("shard-b", "x")], &replicas);
-        let shards = list(&key_space, &LabelSelector::everything());
+        let shards = list(&key_space, &LabelSelector::everything(), &LabelSelector::everything());
         let route = shards[0].route.clone().unwrap();
         let suffixes: Vec<_> = route.members.iter().map(|id| id.suffix.as_str()).collect();
         assert_eq!((suffixes, route.primary), (vec!["process-me", "process-peer"], 1));

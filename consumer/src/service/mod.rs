@@ -1,7 +1,8 @@
 //! The gRPC service `consumer.Shard` (consumer protocol §1.6).
 //!
-//! Every request is validated where it enters, before anything is looked up by what it names. Outcomes of the protocol
-//! are statuses of a response; what is wrong with a request, or with etcd, is a gRPC error.
+//! Every request is authorized (§1.5) and validated where it enters, before anything is looked up by what it names. A shard
+//! which its token does not reach is as one that does not exist. Outcomes of the protocol are statuses of a response; what is
+//! wrong with a request, or with etcd, is a gRPC error.
 
 mod apply;
 mod deadline;
@@ -13,6 +14,7 @@ mod unassign;
 
 use std::time::Duration;
 
+use auth::{Access, Capability, Keys, Verifier};
 use proto::consumer::shard_server::{Shard, ShardServer};
 use proto::consumer::{
     ApplyRequest, ApplyResponse, GetHintsRequest, GetHintsResponse, ListRequest, ListResponse, StatRequest,
@@ -20,7 +22,7 @@ use proto::consumer::{
 };
 use proto::protocol::{Header, LabelSelector};
 use proto::{Canonical, Revision, Validate};
-use runtime::{BoxError, Clock, grpc, trace};
+use runtime::{BoxError, Clock, grpc};
 use tonic::{Request, Response};
 
 pub use decision::ResolveError;
@@ -38,6 +40,7 @@ pub(crate) struct ShardService {
     resolver: Resolver,
     peers: Peers,
     clock: Clock,
+    verifier: Verifier,
 }
 
 type Answer<T> = Result<Response<T>, tonic::Status>;
@@ -52,8 +55,30 @@ fn answer<T: Canonical>(response: T) -> Answer<T> {
 }
 
 impl ShardService {
-    pub fn new(resolver: Resolver, peers: Peers, clock: Clock) -> ShardService {
-        ShardService { resolver, peers, clock }
+    /// With `keys`, every request needs a token.
+    pub fn new(resolver: Resolver, peers: Peers, clock: Clock, keys: Option<Keys>) -> ShardService {
+        ShardService { resolver, peers, clock, verifier: Verifier::new(keys) }
+    }
+
+    /// What a request may see, if it may do what `require` says.
+    fn admit<T>(&self, request: &Request<T>, require: Capability) -> Result<Access, tonic::Status> {
+        Ok(self.verifier.verify(request.metadata(), require, self.clock.unix_now())?)
+    }
+
+    /// The outcome of a request, if it comes before its token expires.
+    async fn before_expiry<T>(
+        &self,
+        access: &Access,
+        outcome: impl Future<Output = Result<T, tonic::Status>>,
+    ) -> Result<T, tonic::Status> {
+        let Some(expires) = access.expires else { return outcome.await };
+        tokio::select! {
+            biased;
+            () = self.clock.sleep_until_unix(expires) => {
+                Err(tonic::Status::deadline_exceeded("the access token of this request has expired"))
+            }
+            outcome = outcome => outcome,
+        }
     }
 
     /// The service, which takes requests of at most `recv_bytes_max`.
@@ -70,12 +95,18 @@ impl ShardService {
         header
     }
 
-    async fn stat_within(&self, request: StatRequest, wait: Duration) -> Result<StatResponse, BoxError> {
+    async fn stat_within(
+        &self,
+        request: StatRequest,
+        access: &Access,
+        wait: Duration,
+    ) -> Result<StatResponse, BoxError> {
         let StatRequest { header: proxy_header, shard, read_through, extension } = &request;
         let args = ResolveArgs {
             shard,
             may_proxy: proxy_header.is_none(),
             proxy_header: proxy_header.as_ref(),
+            visible: Some(&access.selector),
             read_through: Some(read_through),
         };
         let Ok(resolved) = self.clock.timeout(wait, self.resolver.resolve(args)).await else {
@@ -88,12 +119,13 @@ impl ShardService {
         }
         if !resolution.is_local {
             let mut peer = self.peers.shard_client(&resolution.header)?;
-            let mut proxied = trace::request(StatRequest {
+            let message = StatRequest {
                 header: Some(resolution.header),
                 shard: shard.clone(),
                 read_through: read_through.clone(),
                 extension: extension.clone(),
-            });
+            };
+            let mut proxied = self.peers.request(message, shard, self.clock.unix_now());
             proxied.set_timeout(wait);
             return Ok(peer.stat(proxied).await?.into_inner());
         }
@@ -133,28 +165,56 @@ impl ShardService {
 #[tonic::async_trait]
 impl Shard for ShardService {
     async fn stat(&self, request: Request<StatRequest>) -> Answer<StatResponse> {
+        let access = self.admit(&request, Capability::READ)?;
         let timeout = request.metadata().get("grpc-timeout").and_then(|timeout| timeout.to_str().ok());
         let wait = deadline::wait(timeout.and_then(deadline::parse), STAT_WAIT_MAX);
         let request = request.into_inner();
         request.validate().map_err(failed)?;
-        answer(self.stat_within(request, wait).await.map_err(failed)?)
+        let stat = async { self.stat_within(request, &access, wait).await.map_err(failed) };
+        answer(self.before_expiry(&access, stat).await?)
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Answer<ListResponse> {
+        let access = self.admit(&request, Capability::LIST)?;
         let request = request.into_inner();
         request.validate().map_err(failed)?;
         let selector = request.selector.unwrap_or_else(LabelSelector::everything);
         answer(ListResponse {
             status: Status::Ok.into(),
             header: Some(self.resolver.unrouted_header()),
-            shards: list::list(&self.resolver.key_space(), &selector),
+            shards: list::list(&self.resolver.key_space(), &selector, &access.selector),
             ..ListResponse::default()
         })
     }
 
     async fn apply(&self, request: Request<ApplyRequest>) -> Answer<ApplyResponse> {
+        let access = self.admit(&request, Capability::APPLY)?;
         let request = request.into_inner();
         request.validate().map_err(failed)?;
+        apply::authorize(&request, &access)?;
+        self.before_expiry(&access, self.applied(request)).await
+    }
+
+    async fn get_hints(&self, request: Request<GetHintsRequest>) -> Answer<GetHintsResponse> {
+        let access = self.admit(&request, Capability::READ)?;
+        let request = request.into_inner();
+        request.validate().map_err(failed)?;
+        self.before_expiry(&access, self.hints_of(&request.shard, &access)).await
+    }
+
+    async fn unassign(&self, request: Request<UnassignRequest>) -> Answer<UnassignResponse> {
+        let access = self.admit(&request, Capability::APPLY)?;
+        let request = request.into_inner();
+        request.validate().map_err(failed)?;
+        for shard in &request.shards {
+            apply::require_id(&access, shard)?;
+        }
+        self.before_expiry(&access, self.unassigned(request)).await
+    }
+}
+
+impl ShardService {
+    async fn applied(&self, request: ApplyRequest) -> Answer<ApplyResponse> {
         let mirror = self.resolver.mirror();
         let txn = apply::transaction(mirror.prefix(), request).map_err(failed)?;
         let outcome = mirror.etcd().txn(txn).await.map_err(failed)?;
@@ -167,18 +227,16 @@ impl Shard for ShardService {
         answer(ApplyResponse { status: status.into(), header, ..ApplyResponse::default() })
     }
 
-    async fn get_hints(&self, request: Request<GetHintsRequest>) -> Answer<GetHintsResponse> {
-        let request = request.into_inner();
-        request.validate().map_err(failed)?;
+    async fn hints_of(&self, shard: &str, access: &Access) -> Answer<GetHintsResponse> {
         let key_space = self.resolver.key_space();
         let mut response =
             GetHintsResponse { header: Some(self.resolver.unrouted_header()), ..GetHintsResponse::default() };
-        let Some(item) = key_space.items().get(request.shard.as_str()) else {
+        let Some(spec) = decision::visible_spec(&key_space, shard, Some(&access.selector)) else {
             response.status = Status::ShardNotFound.into();
             return answer(response);
         };
-        if item.value.recovery_log_str().is_some() {
-            let stored = hints::fetch(self.resolver.mirror().etcd(), &item.value).await.map_err(failed)?;
+        if spec.recovery_log_str().is_some() {
+            let stored = hints::fetch(self.resolver.mirror().etcd(), spec).await.map_err(failed)?;
             let entry = |hints| ResponseHints { hints };
             response.primary_hints = Some(entry(stored.primary));
             response.backup_hints = stored.backups.into_iter().map(entry).collect();
@@ -186,9 +244,7 @@ impl Shard for ShardService {
         answer(response)
     }
 
-    async fn unassign(&self, request: Request<UnassignRequest>) -> Answer<UnassignResponse> {
-        let request = request.into_inner();
-        request.validate().map_err(failed)?;
+    async fn unassigned(&self, request: UnassignRequest) -> Answer<UnassignResponse> {
         let mirror = self.resolver.mirror();
         let key_space = self.resolver.key_space();
         let selected = unassign::select(&key_space, mirror.prefix(), request.shards, request.only_failed);

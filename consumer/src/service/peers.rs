@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use auth::{Authorizer, Capability, Grant};
 use proto::consumer::shard_client::ShardClient;
 use proto::protocol::Header;
-use runtime::{BoxError, grpc};
+use runtime::{BoxError, grpc, trace};
+use tonic::Request;
 use tonic::transport::Channel;
 
 /// Connections that are kept. Groups are smaller; beyond it, connections are made anew rather than kept for ever.
@@ -15,9 +18,20 @@ const CONNECTIONS_MAX: usize = 1024;
 #[derive(Clone, Debug, Default)]
 pub struct Peers {
     channels: Arc<Mutex<BTreeMap<String, Channel>>>,
+    authorizer: Authorizer,
 }
 
 impl Peers {
+    /// Connections whose requests `authorizer` authorizes.
+    pub(crate) fn new(authorizer: Authorizer) -> Peers {
+        Peers { authorizer, ..Peers::default() }
+    }
+
+    /// A request of `message`, with a token of this process's own which allows to read the state of `shard`.
+    pub(crate) fn request<T>(&self, message: T, shard: &str, now: Duration) -> Request<T> {
+        self.authorizer.authorize(trace::request(message), Grant::shards(Capability::READ, [shard]), now)
+    }
+
     /// A connection to the process which `header` names: that of a [`crate::Resolution`] names the one which answers.
     /// Connects when first used. Must be called within a runtime.
     ///

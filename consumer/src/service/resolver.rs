@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proto::consumer::{ShardSpec, Status};
-use proto::protocol::Header;
+use proto::protocol::{Header, LabelSelector};
 use proto::{MemberId, Revision};
 use tokio::sync::watch;
 
@@ -22,6 +22,8 @@ pub struct ResolveArgs<'a> {
     pub may_proxy: bool,
     /// The header of a proxying process.
     pub proxy_header: Option<&'a Header>,
+    /// Which shards the request may see; `None` is every shard. Another one is as if it did not exist.
+    pub visible: Option<&'a LabelSelector>,
     /// Offsets of source journals which must be read through. Offset zero, and journals which are no source, are not
     /// waited for.
     pub read_through: Option<&'a BTreeMap<String, i64>>,
@@ -99,7 +101,7 @@ impl Resolver {
             self.wait_for(header.revision()).await?;
         }
         let view = self.shards.view();
-        let decision = decision::decide(&view.key_space, &self.me, args.shard, args.may_proxy);
+        let decision = decision::decide(&view.key_space, &self.me, args.shard, args.visible, args.may_proxy);
         if decision.status != Status::Ok || !decision.is_local {
             return Ok(resolution(decision, None, None));
         }

@@ -15,6 +15,7 @@ mod session;
 mod shards;
 mod table;
 mod terminal;
+mod token;
 
 use clap::{FromArgMatches, Parser, Subcommand};
 use program::{CompletionsArgs, ManArgs};
@@ -79,6 +80,10 @@ enum ClientCommand {
     Shards(Box<shards::ShardsArgs>),
     /// Measure a broker.
     Bench(Box<bench::BenchArgs>),
+    /// Make an access token, for programs which are not to have the keys.
+    #[command(after_help = "Example, with the keys in BROKER_AUTH_KEYS:\n  \
+        courant token --allow LIST,READ -l name:prefix=examples/ --lifetime 24h")]
+    Token(Box<token::TokenArgs>),
 }
 
 fn main() -> ExitCode {
@@ -152,5 +157,6 @@ async fn run(command: ClientCommand) -> Result<(), BoxError> {
         ClientCommand::Journals(args) => journals::run(*args).await,
         ClientCommand::Shards(args) => shards::run(*args).await,
         ClientCommand::Bench(args) => bench::run(*args).await,
+        ClientCommand::Token(args) => token::run(&args),
     }
 }

@@ -81,6 +81,7 @@ impl Session {
             cache_size: args.broker.cache_size,
             cache_ttl: args.broker.cache_ttl,
             file_root: args.broker.file_root.clone(),
+            authorizer: client::authorizer_of(&args.broker)?,
             ..ClientOptions::new(tasks.clone())
         };
         let (clock, entropy) = (options.clock.clone(), options.entropy.clone());

@@ -10,11 +10,13 @@ mod referenced;
 mod unassign;
 
 use crate::session::{Session, SessionArgs};
+use auth::Authorizer;
 use clap::{Args, Subcommand};
-use client::ShardClient;
+use client::{ClientOptions, ShardClient};
 use proto::consumer::{ListRequest, ListResponse};
 use proto::protocol::LabelSelector;
 use runtime::BoxError;
+use runtime::config::Secret;
 
 /// Options of `courant shards`.
 #[derive(Debug, Args)]
@@ -32,6 +34,27 @@ pub struct ShardsArgs {
         help_heading = "Consumer"
     )]
     address: String,
+    /// Keys of the consumer's access tokens in base64, separated by commas or white space. The first signs the token of
+    /// each request to it.
+    #[arg(
+        id = "consumer.auth-keys",
+        long = "consumer.auth-keys",
+        env = "CONSUMER_AUTH_KEYS",
+        value_name = "KEYS",
+        hide_env_values = true,
+        help_heading = "Consumer"
+    )]
+    auth_keys: Option<Secret>,
+    /// An access token that is sent with each request to the consumer, if there are no keys.
+    #[arg(
+        id = "consumer.auth-token",
+        long = "consumer.auth-token",
+        env = "CONSUMER_AUTH_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true,
+        help_heading = "Consumer"
+    )]
+    auth_token: Option<Secret>,
     #[command(subcommand)]
     command: Command,
 }
@@ -111,7 +134,12 @@ impl ShardSession {
 /// Runs the chosen command.
 pub async fn run(args: ShardsArgs) -> Result<(), BoxError> {
     let session = Session::open(&args.session)?;
-    let shards = ShardClient::new(&args.address, session.options.clone())?;
+    let (keys, token) = (args.auth_keys.as_ref(), args.auth_token.as_ref());
+    let (keys, token) = (keys.and_then(Secret::reveal), token.and_then(Secret::reveal));
+    let authorizer = Authorizer::from_options(keys, token)
+        .map_err(|e| format!("--consumer.auth-keys, --consumer.auth-token: {e}"))?;
+    let options = ClientOptions { authorizer, ..session.options.clone() };
+    let shards = ShardClient::new(&args.address, options)?;
     let session = ShardSession { session, shards, address: args.address };
     match args.command {
         Command::List(args) => list::run(&session, args).await,

@@ -7,6 +7,7 @@
 use crate::client::{JournalClient, backoff, bare_name};
 use crate::error::{ClientError, check_append};
 use crate::routes::Need;
+use auth::{Capability, Grant};
 use bytes::Bytes;
 use futures::future::ready;
 use futures::{Stream, StreamExt};
@@ -35,7 +36,8 @@ impl JournalClient {
         let failure = Arc::new(Mutex::new(None));
         let messages = messages(request, content, Arc::clone(&failure));
         let span = tracing::info_span!(target: trace::TARGET, "append", journal, otel.kind = "client");
-        let messages = span.in_scope(|| trace::request(messages));
+        let grant = Grant::journal(Capability::APPEND, &journal);
+        let messages = span.in_scope(|| self.options().request(messages, grant));
         let outcome = call.rpc.append(messages).instrument(span).await.map_err(ClientError::Grpc);
         if let Some(error) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(ClientError::Content(Arc::new(error)));

@@ -8,6 +8,7 @@ use crate::brokers::Brokers;
 use crate::channels::Channels;
 use crate::error::ClientError;
 use crate::routes::{Need, RouteCache, choose};
+use auth::{Authorizer, Capability, Grant, KeysError};
 use proto::protocol::journal_client::JournalClient as Rpc;
 use proto::protocol::{
     ApplyRequest, ApplyResponse, FragmentStoreHealthRequest, FragmentStoreHealthResponse, FragmentsRequest,
@@ -15,6 +16,7 @@ use proto::protocol::{
 };
 use proto::{Invalid, Validate};
 use runtime::backoff::Backoff;
+use runtime::config::{BrokerClientArgs, ConfigError, Secret};
 use runtime::{Clock, Entropy, Instant, Metrics, TaskGroup, trace};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -59,10 +61,12 @@ pub struct ClientOptions {
     pub file_root: Option<PathBuf>,
     /// Where the client counts.
     pub metrics: Option<Metrics>,
+    /// What requests are sent as.
+    pub authorizer: Authorizer,
 }
 
 impl ClientOptions {
-    /// The system's clock and entropy, zone `local`, and routes remembered for a minute.
+    /// The system's clock and entropy, zone `local`, no tokens, and routes remembered for a minute.
     pub fn new(tasks: TaskGroup) -> ClientOptions {
         ClientOptions {
             clock: Clock::system(),
@@ -73,8 +77,26 @@ impl ClientOptions {
             cache_ttl: Duration::from_secs(60),
             file_root: None,
             metrics: None,
+            authorizer: Authorizer::none(),
         }
     }
+
+    /// A request of `message`, with the token that it needs.
+    pub(crate) fn request<T>(&self, message: T, grant: Grant) -> tonic::Request<T> {
+        self.authorizer.authorize(trace::request(message), grant, self.clock.unix_now())
+    }
+}
+
+/// What the options of a program's command line say that its requests to brokers are sent as.
+///
+/// # Errors
+/// If keys or the token are malformed. The error does not show them.
+pub fn authorizer_of(args: &BrokerClientArgs) -> Result<Authorizer, ConfigError> {
+    let (keys, token) = (args.auth_keys.as_ref(), args.auth_token.as_ref());
+    let (keys, token) = (keys.and_then(Secret::reveal), token.and_then(Secret::reveal));
+    let option = if keys.is_some() { "broker.auth-keys" } else { "broker.auth-token" };
+    let invalid = |e: KeysError| ConfigError::Invalid { option, problem: e.to_string() };
+    Authorizer::from_options(keys, token).map_err(invalid)
 }
 
 struct Inner {
@@ -151,7 +173,8 @@ impl JournalClient {
 
     async fn list_once(&self, request: ListRequest) -> Result<ListResponse, ClientError> {
         let mut call = self.any_broker()?;
-        let pages = call.rpc.list(request).await.map_err(ClientError::Grpc);
+        let grant = Grant::new(Capability::LIST, request.selector.clone().unwrap_or_default());
+        let pages = call.rpc.list(self.options().request(request, grant)).await.map_err(ClientError::Grpc);
         let mut pages = self.note_failure("", &call, pages)?.into_inner();
         let mut all: Option<ListResponse> = None;
         while let Some(page) =
@@ -176,7 +199,9 @@ impl JournalClient {
         request.validate().map_err(ClientError::Request)?;
         let call = || async {
             let mut call = self.any_broker()?;
-            let outcome = call.rpc.apply(request.clone()).await.map_err(ClientError::Grpc);
+            let grant = Grant::everywhere(Capability::APPLY).brief();
+            let request = self.options().request(request.clone(), grant);
+            let outcome = call.rpc.apply(request).await.map_err(ClientError::Grpc);
             self.note_failure("", &call, outcome).map(tonic::Response::into_inner)
         };
         let response = self.until_ready("Apply", ClientError::is_unreachable, call).await?;
@@ -205,8 +230,9 @@ impl JournalClient {
         let journal = bare_name(&request.journal);
         let once = || async {
             let mut call = self.dispatch(journal, Need::Any)?;
-            let outcome =
-                call.rpc.list_fragments(trace::request(request.clone())).await.map_err(ClientError::Grpc);
+            let grant = Grant::journal(Capability::READ, journal);
+            let request = self.options().request(request.clone(), grant);
+            let outcome = call.rpc.list_fragments(request).await.map_err(ClientError::Grpc);
             self.note_failure(journal, &call, outcome).map(tonic::Response::into_inner)
         };
         let retry = |error: &ClientError| error.is_unavailable();
@@ -224,7 +250,9 @@ impl JournalClient {
         request.validate().map_err(ClientError::Request)?;
         let once = || async {
             let mut call = self.any_broker()?;
-            let outcome = call.rpc.fragment_store_health(request.clone()).await.map_err(ClientError::Grpc);
+            let grant = Grant::everywhere(Capability::READ);
+            let request = self.options().request(request.clone(), grant);
+            let outcome = call.rpc.fragment_store_health(request).await.map_err(ClientError::Grpc);
             self.note_failure("", &call, outcome).map(tonic::Response::into_inner)
         };
         let response = self.until_ready("FragmentStoreHealth", ClientError::is_unreachable, once).await?;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ClientError {
     /// The call failed below the protocol: the server said so, or it could not be reached, or it went away.
-    #[error("{}", runtime::grpc::chain_text(.0))]
+    #[error("{}{}", runtime::grpc::chain_text(.0), advice(.0))]
     Grpc(tonic::Status),
     /// The server answered with a status that is not OK.
     #[error("{item}: {status}{}", .detail.as_deref().map(|text| format!(" ({text})")).unwrap_or_default())]
@@ -112,6 +112,12 @@ impl ClientError {
         is_code || self.is_connection()
     }
 
+    /// Whether the server refused the request's token, or that there was none. It had no effect, and the same request will
+    /// be refused again.
+    pub fn is_unauthenticated(&self) -> bool {
+        matches!(self, ClientError::Grpc(status) if status.code() == tonic::Code::Unauthenticated)
+    }
+
     /// Whether routing was in flux: the same request, repeated, finds its way once brokers agree.
     pub fn is_routing(&self) -> bool {
         self.status().is_some_and(|status| {
@@ -122,6 +128,16 @@ impl ClientError {
                     | Status::InsufficientJournalBrokers
             )
         })
+    }
+}
+
+/// What to do about a status, where its text alone does not say it.
+fn advice(status: &tonic::Status) -> &'static str {
+    match status.code() {
+        tonic::Code::Unauthenticated => {
+            "; check the auth keys or the auth token which this client was given, what the token is for, and the clock"
+        }
+        _ => "",
     }
 }
 

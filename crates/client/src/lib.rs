@@ -27,7 +27,7 @@ mod uncommitted;
 mod watched_list;
 
 pub use append_service::{AppendService, AppendSlot};
-pub use client::{ClientOptions, JournalClient};
+pub use client::{ClientOptions, JournalClient, authorizer_of};
 pub use committed::{CommittedError, CommittedReader};
 pub use error::{ClientError, StatusCode};
 pub use op::{AppendFuture, OpError, OpFuture, OpPromise};

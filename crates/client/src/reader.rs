@@ -13,6 +13,7 @@ mod retry_reader;
 use crate::client::{JournalClient, bare_name};
 use crate::error::ClientError;
 use crate::routes::Need;
+use auth::{Capability, Grant};
 use bytes::Bytes;
 use fragment_content::FragmentContent;
 pub(crate) use fragment_http::http_client;
@@ -20,8 +21,8 @@ use frames::{End, Event, Frames};
 use proto::Validate;
 use proto::protocol::{Fragment, ReadRequest, ReadResponse, Status};
 pub use retry_reader::RetryReader;
+use runtime::Instant;
 use runtime::prometheus::IntCounter;
-use runtime::{Instant, trace};
 use std::io;
 use std::sync::Arc;
 
@@ -186,7 +187,9 @@ impl Reader {
         self.request.validate().map_err(|e| ReadError::Client(ClientError::Request(e)))?;
         let journal = bare_name(&self.request.journal);
         let mut call = self.client.dispatch(journal, Need::Any).map_err(ReadError::Client)?;
-        let outcome = call.rpc.read(trace::request(self.request.clone())).await.map_err(ClientError::Grpc);
+        let grant = Grant::journal(Capability::READ, journal);
+        let request = self.client.options().request(self.request.clone(), grant);
+        let outcome = call.rpc.read(request).await.map_err(ClientError::Grpc);
         let response = self.client.note_failure(journal, &call, outcome).map_err(ReadError::Client)?;
         self.source = Source::Call(response.into_inner(), call.endpoint);
         self.began = Some(self.client.options().clock.now());

@@ -3,6 +3,7 @@
 use crate::channels::Channels;
 use crate::client::{ClientOptions, backoff};
 use crate::error::{ClientError, StatusCode};
+use auth::{Capability, Grant};
 use proto::Validate;
 use proto::consumer::shard_client::ShardClient as Rpc;
 use proto::consumer::{
@@ -24,14 +25,16 @@ pub struct ShardClient {
 
 /// A unary call: validate, send when the server is reachable, validate the answer, and turn its status into an error.
 macro_rules! calls {
-    ($($(#[$doc:meta])* $name:ident($request:ident) -> $response:ident, $item:expr;)*) => {
+    ($($(#[$doc:meta])* $name:ident($request:ident) -> $response:ident, $item:expr, $grant:expr;)*) => {
         $($(#[$doc])*
         pub async fn $name(&self, request: $request) -> Result<$response, ClientError> {
             request.validate().map_err(ClientError::Request)?;
             let item: String = $item(&request);
+            let grant: Grant = $grant(&request);
             let mut backoff = backoff();
             let response = loop {
-                let error = match self.rpc()?.$name(request.clone()).await.map_err(ClientError::Grpc) {
+                let request = self.options.request(request.clone(), grant.clone());
+                let error = match self.rpc()?.$name(request).await.map_err(ClientError::Grpc) {
                     Ok(response) => break response.into_inner(),
                     Err(error) => error,
                 };
@@ -63,15 +66,23 @@ impl ShardClient {
 
     calls! {
         /// How far a shard has read and published. Waits until it has read through the offsets of the request.
-        stat(StatRequest) -> StatResponse, |request: &StatRequest| request.shard.clone();
+        stat(StatRequest) -> StatResponse, |request: &StatRequest| request.shard.clone(),
+            |request: &StatRequest| Grant::shards(Capability::READ, [&*request.shard]);
         /// The shards which a selector matches, with their status.
-        list(ListRequest) -> ListResponse, |_: &ListRequest| "List".to_owned();
+        list(ListRequest) -> ListResponse, |_: &ListRequest| "List".to_owned(), |request: &ListRequest| {
+            Grant::new(Capability::LIST, request.selector.clone().unwrap_or_default()).brief()
+        };
         /// Creates, changes and deletes specifications: all of them or none.
-        apply(ApplyRequest) -> ApplyResponse, |_: &ApplyRequest| "Apply".to_owned();
+        apply(ApplyRequest) -> ApplyResponse, |_: &ApplyRequest| "Apply".to_owned(),
+            |_: &ApplyRequest| Grant::everywhere(Capability::APPLY).brief();
         /// The recovery hints of a shard.
-        get_hints(GetHintsRequest) -> GetHintsResponse, |request: &GetHintsRequest| request.shard.clone();
+        get_hints(GetHintsRequest) -> GetHintsResponse, |request: &GetHintsRequest| request.shard.clone(),
+            |request: &GetHintsRequest| Grant::shards(Capability::READ, [&*request.shard]);
         /// Removes assignments of shards, so that they are assigned anew.
-        unassign(UnassignRequest) -> UnassignResponse, |_: &UnassignRequest| "Unassign".to_owned();
+        unassign(UnassignRequest) -> UnassignResponse, |_: &UnassignRequest| "Unassign".to_owned(),
+            |request: &UnassignRequest| {
+                Grant::shards(Capability::APPLY, request.shards.iter().map(String::as_str))
+            };
     }
 
     /// Applies changes in requests of at most `size` (zero: in one), one after the other. Stops at the first failure.

@@ -8,6 +8,7 @@
 
 use crate::client::{JournalClient, backoff, check_first_page, check_next_page};
 use crate::error::ClientError;
+use auth::{Capability, Grant};
 use message::mapping::Partitions;
 use proto::protocol::{LabelSelector, ListRequest, ListResponse};
 use proto::{Invalid, Validate};
@@ -25,6 +26,14 @@ struct Listing {
     response: Arc<ListResponse>,
     partitions: Arc<Partitions>,
     is_ready: bool,
+    /// Why there is no other one, or none at all.
+    refused: Option<ClientError>,
+}
+
+impl Listing {
+    fn stopped(&self) -> WatchStopped {
+        self.refused.clone().map_or(WatchStopped::Cancelled, WatchStopped::Refused)
+    }
 }
 
 /// The journals which a selector matches, kept current. Clones share the watch; each sees changes on its own.
@@ -33,10 +42,16 @@ pub struct WatchedList {
     listing: watch::Receiver<Listing>,
 }
 
-/// The watch ended, since its task group was cancelled, and there is no listing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the watched list was stopped")]
-pub struct WatchStopped;
+/// The watch ended, and there is no listing.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum WatchStopped {
+    /// Its task group was cancelled.
+    #[error("the watched list was stopped")]
+    Cancelled,
+    /// Brokers refuse the client's token.
+    #[error("watching journals: {0}")]
+    Refused(ClientError),
+}
 
 impl WatchedList {
     /// Starts to watch, as a task of `tasks`.
@@ -75,8 +90,12 @@ impl WatchedList {
 
     /// Waits for the next listing which this clone has not seen, and returns it.
     pub async fn changed(&mut self) -> Result<Arc<ListResponse>, WatchStopped> {
-        self.listing.changed().await.map_err(|_| WatchStopped)?;
-        Ok(Arc::clone(&self.listing.borrow_and_update().response))
+        let changed = self.listing.changed().await.is_ok();
+        let listing = self.listing.borrow_and_update();
+        match changed && listing.refused.is_none() {
+            true => Ok(Arc::clone(&listing.response)),
+            false => Err(listing.stopped()),
+        }
     }
 
     /// Waits until there is a listing, possibly an empty one, and returns it.
@@ -90,8 +109,11 @@ impl WatchedList {
         mut condition: impl FnMut(&ListResponse) -> bool,
     ) -> Result<Arc<ListResponse>, WatchStopped> {
         let mut listing = self.listing.clone();
-        let ready = listing.wait_for(|listing| listing.is_ready && condition(&listing.response)).await;
-        Ok(Arc::clone(&ready.map_err(|_| WatchStopped)?.response))
+        let is_met = |listing: &Listing| listing.is_ready && condition(&listing.response);
+        if let Ok(listing) = listing.wait_for(is_met).await {
+            return Ok(Arc::clone(&listing.response));
+        }
+        Err(self.listing.borrow().stopped())
     }
 }
 
@@ -135,6 +157,10 @@ impl Follower {
         loop {
             let mut is_good = false;
             let Err(error) = self.follow(&mut is_good).await else { return Ok(()) };
+            if error.is_unauthenticated() {
+                self.listing.send_modify(|listing| listing.refused = Some(error.clone()));
+                return Err(format!("watching journals: {error}").into());
+            }
             if is_good {
                 backoff.reset();
             }
@@ -147,7 +173,9 @@ impl Follower {
     /// Follows one call, until it fails. Returns without error when nobody holds the listing.
     async fn follow(&mut self, is_good: &mut bool) -> Result<(), ClientError> {
         let mut call = self.client.any_broker()?;
-        let pages = call.rpc.list(self.request.clone()).await.map_err(ClientError::Grpc);
+        let grant = Grant::new(Capability::LIST, self.request.selector.clone().unwrap_or_default());
+        let request = self.client.options().request(self.request.clone(), grant);
+        let pages = call.rpc.list(request).await.map_err(ClientError::Grpc);
         let mut pages = self.client.note_failure("", &call, pages)?.into_inner();
         let mut partial: Option<ListResponse> = None;
         let mut held: Held = None;
@@ -202,7 +230,8 @@ impl Follower {
         self.client.observe_listing(&snapshot);
         self.last = Some(Mark::of(&snapshot));
         let partitions = Arc::new(Partitions::new(&snapshot.journals));
-        self.listing.send_replace(Listing { response: Arc::new(snapshot), partitions, is_ready: true });
+        let response = Arc::new(snapshot);
+        self.listing.send_replace(Listing { response, partitions, is_ready: true, refused: None });
     }
 
     async fn until_believed(&self, held: &Held) {

@@ -11,6 +11,7 @@ mod names;
 mod print;
 mod program;
 mod quote;
+mod secret;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,6 +22,7 @@ pub use names::pet_name;
 pub use print::config_text;
 pub use program::{parse_command_line, version_line, with_ini};
 pub use quote::unquote;
+pub use secret::Secret;
 
 pub use crate::trace::TraceArgs;
 
@@ -249,7 +251,7 @@ pub struct BrokerClientArgs {
         value_name = "FILE"
     )]
     pub trusted_ca_file: Option<PathBuf>,
-    /// Keys which sign access tokens (not supported yet).
+    /// Keys of access tokens in base64, separated by commas or white space. The first signs the token of each request.
     #[arg(
         id = "broker.auth-keys",
         long = "broker.auth-keys",
@@ -257,8 +259,8 @@ pub struct BrokerClientArgs {
         value_name = "KEYS",
         hide_env_values = true
     )]
-    pub auth_keys: Option<String>,
-    /// An access token (not supported yet).
+    pub auth_keys: Option<Secret>,
+    /// An access token that is sent with each request, if there are no keys.
     #[arg(
         id = "broker.auth-token",
         long = "broker.auth-token",
@@ -266,7 +268,7 @@ pub struct BrokerClientArgs {
         value_name = "TOKEN",
         hide_env_values = true
     )]
-    pub auth_token: Option<String>,
+    pub auth_token: Option<Secret>,
     /// How many journal routes are remembered. If it is given, stored fragments are read from their stores, by URLs which
     /// brokers sign, and not through brokers. Zero for the client's default, and to read through brokers.
     #[arg(
@@ -312,8 +314,6 @@ impl BrokerClientArgs {
             ("broker.cert-file", is_set(&self.cert_file)),
             ("broker.cert-key-file", is_set(&self.cert_key_file)),
             ("broker.trusted-ca-file", is_set(&self.trusted_ca_file)),
-            ("broker.auth-keys", self.auth_keys.as_deref().is_some_and(|k| !k.is_empty())),
-            ("broker.auth-token", self.auth_token.as_deref().is_some_and(|t| !t.is_empty())),
         ])
     }
 }

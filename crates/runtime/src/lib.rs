@@ -20,7 +20,7 @@ mod socket;
 mod tasks;
 pub mod trace;
 
-pub use clock::{Clock, Elapsed, Instant};
+pub use clock::{Clock, ClockSteering, Elapsed, Instant};
 pub use entropy::Entropy;
 pub use metrics::Metrics;
 pub use prometheus;

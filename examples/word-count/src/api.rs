@@ -87,7 +87,7 @@ impl NGramApi {
             shard,
             may_proxy: request.header.is_none(),
             proxy_header: request.header.as_ref(),
-            read_through: None,
+            ..ResolveArgs::default()
         };
         let resolution = resolver.resolve(args).await.map_err(failed)?;
         if resolution.status != ShardStatus::Ok {

@@ -7,14 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Args;
 use hdrhistogram::Histogram;
-use proto::protocol::journal_client::JournalClient;
 use proto::protocol::{AppendRequest, AppendResponse, Status};
 use runtime::{BoxError, Clock, Entropy};
 use sha1::{Digest, Sha1};
-use tonic::transport::Channel;
 
 use super::report::{Latency, Report, histogram};
-use super::target::Target;
+use super::target::{Client, Target};
 use super::{CommonArgs, parse_size};
 
 /// Content bytes of one message of the stream.
@@ -60,7 +58,7 @@ struct Shared {
 pub async fn run(args: &AppendArgs) -> Result<Report, BoxError> {
     args.common.broker.refuse_unsupported()?;
     let connections = args.common.connections();
-    let target = Target::prepare(&args.common.broker.address, connections, args.journals).await?;
+    let target = Target::prepare(&args.common.broker, connections, args.journals).await?;
     target.check_listed().await?;
     let mut payload = vec![0; usize::try_from(args.size)?];
     Entropy::system().fill(&mut payload);
@@ -133,7 +131,7 @@ pub async fn spread<T: Send + 'static>(
 }
 
 async fn appender(
-    mut client: JournalClient<Channel>,
+    mut client: Client,
     journal: String,
     shared: Arc<Shared>,
 ) -> Result<Histogram<u64>, BoxError> {
@@ -154,11 +152,7 @@ async fn appender(
 }
 
 /// One append: the opening message, content, and the empty message that commits.
-pub async fn append(
-    client: &mut JournalClient<Channel>,
-    journal: &str,
-    content: &Bytes,
-) -> Result<AppendResponse, BoxError> {
+pub async fn append(client: &mut Client, journal: &str, content: &Bytes) -> Result<AppendResponse, BoxError> {
     let opening = AppendRequest { journal: journal.to_owned(), ..Default::default() };
     let content = content.clone();
     let chunks = (0..content.len()).step_by(CHUNK_BYTES).map(move |begin| AppendRequest {

@@ -5,15 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use clap::Args;
 use hdrhistogram::Histogram;
-use proto::protocol::journal_client::JournalClient;
 use proto::protocol::{ReadRequest, Status};
 use runtime::{BoxError, Clock, Entropy};
 use sha1::{Digest, Sha1};
-use tonic::transport::Channel;
 
 use super::append::{append, first_append, spread};
 use super::report::{Latency, Report, histogram};
-use super::target::Target;
+use super::target::{Client, Target};
 use super::{CommonArgs, parse_size};
 
 /// Payload of each append that fills the journal.
@@ -33,7 +31,7 @@ pub struct ReadArgs {
 pub async fn run(args: &ReadArgs) -> Result<Report, BoxError> {
     args.common.broker.refuse_unsupported()?;
     let connections = args.common.connections();
-    let target = Target::prepare(&args.common.broker.address, connections, 1).await?;
+    let target = Target::prepare(&args.common.broker, connections, 1).await?;
     let clock = Clock::system();
     let journal = target.journals[0].clone();
     first_append(&target, &journal, &clock).await?;
@@ -97,7 +95,7 @@ async fn fill(target: &Target, journal: &str, bytes: u64) -> Result<[u8; 20], Bo
 
 /// Reads the journal's first `bytes` and gives the times between messages.
 async fn reader(
-    mut client: JournalClient<Channel>,
+    mut client: Client,
     journal: &str,
     bytes: u64,
     sum: [u8; 20],

@@ -2,30 +2,63 @@
 
 use std::time::Duration;
 
+use auth::{AUTHORIZATION, Authorizer, Capability, Grant};
 use proto::protocol::journal_client::JournalClient;
 use proto::protocol::{
     ApplyRequest, CompressionCodec, JournalSpec, LabelSet, ListRequest, apply_request, journal_spec,
 };
-use runtime::{BoxError, Entropy};
+use runtime::config::BrokerClientArgs;
+use runtime::{BoxError, Clock, Entropy};
+use tonic::Request;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 
 /// Content length after which the benchmark's journals close a fragment.
 const FRAGMENT_BYTES: i64 = 256 << 20;
+
+/// A client whose requests have a token, if there are keys.
+pub type Client = JournalClient<InterceptedService<Channel, Signer>>;
+
+/// Adds the token of a benchmark to requests.
+#[derive(Clone)]
+pub struct Signer {
+    authorizer: Authorizer,
+    clock: Clock,
+}
+
+impl Interceptor for Signer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, tonic::Status> {
+        let capability = Capability::LIST | Capability::APPLY | Capability::READ | Capability::APPEND;
+        let grant = Grant::everywhere(capability);
+        if let Some(header) = self.authorizer.header(grant, self.clock.unix_now()) {
+            request.metadata_mut().insert(AUTHORIZATION, header);
+        }
+        Ok(request)
+    }
+}
 
 /// Connections to a broker, and journals made for one run.
 pub struct Target {
     address: String,
     /// Names of the run's journals.
     pub journals: Vec<String>,
-    clients: Vec<JournalClient<Channel>>,
+    clients: Vec<Client>,
 }
 
 impl Target {
     /// Connects and makes `journals` journals of replication 1 without stores.
-    pub async fn prepare(address: &str, connections: u32, journals: u32) -> Result<Target, BoxError> {
-        let connect = |_| -> Result<JournalClient<Channel>, BoxError> {
+    pub async fn prepare(
+        broker: &BrokerClientArgs,
+        connections: u32,
+        journals: u32,
+    ) -> Result<Target, BoxError> {
+        let address = broker.address.as_str();
+        let signer = Signer { authorizer: client::authorizer_of(broker)?, clock: Clock::system() };
+        let connect = |_| -> Result<Client, BoxError> {
             let channel = runtime::grpc::channel(address)?;
-            Ok(JournalClient::new(channel).max_decoding_message_size(runtime::grpc::MAX_MESSAGE_RECV_CLIENT))
+            let client = JournalClient::with_interceptor(channel, signer.clone());
+            Ok(client.max_decoding_message_size(runtime::grpc::MAX_MESSAGE_RECV_CLIENT))
         };
         let clients = (0..connections).map(connect).collect::<Result<Vec<_>, _>>()?;
         let run = Entropy::system().u32();
@@ -46,7 +79,7 @@ impl Target {
     }
 
     /// The connection of client number `client`.
-    pub fn client(&self, client: u32) -> JournalClient<Channel> {
+    pub fn client(&self, client: u32) -> Client {
         self.clients[client as usize % self.clients.len()].clone()
     }
 

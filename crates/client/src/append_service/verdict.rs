@@ -19,7 +19,7 @@ pub(super) enum Verdict {
 /// Judges a call. Statuses which no repetition changes are fatal. An append which checks registers is the exception:
 /// its writer owns the journal, so a fault of the journal is waited out, and only a fence (or a request which makes no
 /// sense) is fatal, and that at once: the writer was replaced and must learn of it. A journal which is not found is
-/// looked for a few times: `attempts` calls were made before.
+/// looked for a few times: `attempts` calls were made before. A token which brokers refuse stays refused.
 pub(super) fn judge(
     request: &AppendRequest,
     attempts: u32,
@@ -30,6 +30,7 @@ pub(super) fn judge(
         Err(error) => error,
     };
     let is_fatal = match (&error, error.status()) {
+        _ if error.is_unauthenticated() => true,
         (_, Some(Status::RegisterMismatch)) => true,
         (_, Some(Status::JournalNotFound)) if attempts < NOT_FOUND_ATTEMPTS => false,
         (
@@ -104,6 +105,8 @@ mod tests {
         for (error, expected) in [
             (ClientError::Grpc(tonic::Status::unavailable("gone")), "retry"),
             (ClientError::Grpc(tonic::Status::unknown("append stream: rate")), "retry"),
+            (ClientError::Grpc(tonic::Status::deadline_exceeded("token expired")), "retry"),
+            (ClientError::Grpc(tonic::Status::unauthenticated("no")), "fatal"),
             (ClientError::Response(proto::Invalid::new("odd")), "retry"),
             (ClientError::Request(proto::Invalid::new("odd")), "fatal"),
             (ClientError::Cancelled, "fatal"),

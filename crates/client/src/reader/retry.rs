@@ -82,6 +82,7 @@ fn decide(error: &ReadError, block: bool, progressed: bool, attempts: u32) -> Ki
         ReadError::JournalNotFound(_) if attempts >= NOT_FOUND_ATTEMPTS => Kind::Return,
         // What is wrong with the request stays wrong.
         ReadError::Client(ClientError::Request(_)) => Kind::Return,
+        ReadError::Client(error) if error.is_unauthenticated() => Kind::Return,
         // Brokers close calls freely, and tell where to go instead; but not again and again without a word.
         ReadError::Closed if progressed || attempts == 0 => Kind::Again,
         ReadError::Client(error) if error.status() == Some(Status::NotJournalBroker) && attempts == 0 => {
@@ -102,6 +103,7 @@ mod tests {
         use Kind::*;
         let status = |status| ReadError::Client(ClientError::journal("a/journal", status));
         let grpc = || ReadError::Client(ClientError::Grpc(tonic::Status::unavailable("gone")));
+        let unauthenticated = || ReadError::Client(ClientError::Grpc(tonic::Status::unauthenticated("no")));
         let head = || ReadError::NotYetAvailable { offset: 1, write_head: 1 };
         let missing = || ReadError::JournalNotFound("a/journal".into());
         for (error, block, progressed, attempts, expected) in [
@@ -123,6 +125,7 @@ mod tests {
             (ReadError::UnsupportedUrl { url: "s3".into() }, true, false, 0, Again),
             (ReadError::UnsupportedUrl { url: "s3".into() }, true, false, 1, Later),
             (ReadError::Client(ClientError::Request(proto::Invalid::new("odd"))), true, false, 0, Return),
+            (unauthenticated(), true, true, 0, Return),
         ] {
             let found = decide(&error, block, progressed, attempts);
             assert_eq!(found, expected, "{error} block {block} progressed {progressed} attempts {attempts}");

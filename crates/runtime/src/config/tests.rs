@@ -59,12 +59,15 @@ fn unsupported_options_are_refused_by_name() {
             "--etcd.address: https is not supported yet; expected http:// or unix://",
         ),
         (&["--etcd.lease=20ms"], "--etcd.lease: 20ms is too short; expected 1s or more"),
-        (&["--broker.auth-keys=x"], "--broker.auth-keys is not supported yet"),
         (&["--broker.trusted-ca-file=x"], "--broker.trusted-ca-file is not supported yet"),
     ] {
         let got = parse(args).unwrap();
         let refused = got.etcd.refuse_unsupported().and_then(|()| got.broker.refuse_unsupported());
         assert_eq!(refused.unwrap_err().to_string(), expected);
     }
+    let secret = parse(&["--broker.auth-keys=hush", "--broker.auth-token="]).unwrap().broker;
+    assert_eq!(secret.auth_keys.as_ref().and_then(Secret::reveal), Some("hush"));
+    assert_eq!(secret.auth_token.as_ref().and_then(Secret::reveal), None);
+    assert!(!format!("{secret:?}").contains("hush"));
     assert!(parse(&["--etcd.lease=20"]).unwrap_err().contains("invalid duration"));
 }

@@ -92,6 +92,7 @@ async fn run_until_signal(args: RunArgs) -> Result<(), BoxError> {
         cache_ttl: args.broker.cache_ttl,
         file_root: args.broker.file_root.clone(),
         metrics: Some(metrics),
+        authorizer: client::authorizer_of(&args.broker)?,
     };
     let client = JournalClient::new(&args.broker.address, options)?;
     let stop = CancellationToken::new();
