@@ -1,35 +1,42 @@
 //! Compression and decompression of fragment content, as synchronous writers and readers.
 //!
 //! What is written in GZIP, ZSTANDARD and SNAPPY can be entered in the middle: it consists of blocks of [`BLOCK_BYTES`]
-//! and, where there are several, an index of them ([`SeekIndex`]). Every tool of the format reads it.
+//! and, where there are several, an index of them ([`SeekIndex`]). Every tool of the format reads it. What others wrote can
+//! be entered where its decompressor has noted it ([`Entry`]).
 //!
 //! All of this runs wherever it is called; callers keep it off async threads and off the commit path. Memory is bounded by a
-//! block when writing, and when reading by the codec's own windows: 64 KiB for snappy, 32 KiB for gzip, and for Zstandard
+//! block when writing, and when reading by the codec's own windows: 64 KiB for snappy, 256 KiB for gzip, and for Zstandard
 //! the window a stream asks for, refused above [`ZSTD_WINDOW_LOG_MAX`]. Decompressors read bytes from outside: they end
 //! in an error on anything that is not their format, never in a panic, and never make more of a stream than its reader
 //! asks for.
 
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Write};
 
 use flate2::Compression;
-use flate2::bufread::MultiGzDecoder;
 use flate2::write::GzEncoder;
 
 use crate::Codec;
 
+mod block_reader;
 mod blocks;
+mod decompressor;
+mod entry;
+mod gzip;
 mod seek_index;
-mod snappy_walk;
+mod snappy;
+mod source;
+mod zstandard;
 
+pub use block_reader::BlockReader;
 pub use blocks::{BLOCK_BYTES, BlockWriter, decode_block};
+pub use decompressor::Decompressor;
+pub use entry::{ENTRIES_MAX, ENTRY_SPACING_BYTES, Entry, Noting};
 pub use seek_index::{BLOCK_CONTENT_BYTES_MAX, Block, INDEX_BYTES_MAX, SeekIndex, TAIL_BYTES, Tail};
-pub use snappy_walk::{SkipRead, SnappyPosition, walk_snappy};
+pub use source::SkipRead;
 
 /// Base-two logarithm of the largest Zstandard window accepted when reading: 128 MiB, the format's customary limit, so
 /// that whatever a conforming writer made at any level without asking for "ultra" windows can be read.
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 27;
-/// Stored bytes which a decompressor asks for at once.
-const READ_BYTES: usize = 128 << 10;
 
 /// Compression levels by codec, each on its codec's own scale and clamped to what that knows (gzip 0–9, Zstandard 1–22).
 /// `None` is the library's default: gzip 6, Zstandard 3. Snappy has no levels.
@@ -108,47 +115,14 @@ impl<W: Write> Write for Compressor<W> {
     }
 }
 
-/// A reader of the content of a compressed stream.
-pub enum Decompressor<R: Read> {
-    /// Passes content through.
-    None(R),
-    /// Any number of concatenated gzip members.
-    Gzip(Box<MultiGzDecoder<BufReader<R>>>),
-    /// Any number of concatenated Zstandard frames.
-    Zstandard(zstd::stream::read::Decoder<'static, BufReader<R>>),
-    /// Snappy framing.
-    Snappy(Box<snap::read::FrameDecoder<BufReader<R>>>),
+/// An error about bytes which are not what they should be.
+fn wrong(problem: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, problem)
 }
 
-impl<R: Read> Decompressor<R> {
-    /// A reader of the content of `inner`, the file as it is stored. A [`Codec::GzipOffload`] file is gzip; where the
-    /// store already decompressed it, read it as [`Codec::None`].
-    pub fn new(codec: Codec, inner: R) -> io::Result<Decompressor<R>> {
-        let buffered = |inner| BufReader::with_capacity(READ_BYTES, inner);
-        Ok(match codec {
-            Codec::None => Decompressor::None(inner),
-            Codec::Gzip | Codec::GzipOffload => {
-                Decompressor::Gzip(Box::new(MultiGzDecoder::new(buffered(inner))))
-            }
-            Codec::Zstandard => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered(inner))?;
-                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
-                Decompressor::Zstandard(decoder)
-            }
-            Codec::Snappy => Decompressor::Snappy(Box::new(snap::read::FrameDecoder::new(buffered(inner)))),
-        })
-    }
-}
-
-impl<R: Read> Read for Decompressor<R> {
-    fn read(&mut self, content: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Decompressor::None(inner) => inner.read(content),
-            Decompressor::Gzip(decoder) => decoder.read(content),
-            Decompressor::Zstandard(decoder) => decoder.read(content),
-            Decompressor::Snappy(decoder) => decoder.read(content),
-        }
-    }
+/// An error about a stream that ends too early.
+fn incomplete(part: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, format!("incomplete {part}"))
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@ use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
 use fragment::Codec;
-use fragment::compress::{BLOCK_BYTES, Compressor, Decompressor, SeekIndex, Tail};
+use fragment::compress::{
+    BLOCK_BYTES, Compressor, Decompressor, ENTRY_SPACING_BYTES, Noting, SeekIndex, Tail,
+};
 
 /// A tool, and what makes it compress and decompress from standard input to standard output.
 struct Tool {
@@ -147,5 +149,43 @@ fn tools_find_nothing_wrong() {
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && !said.contains("ignored"), "{program} says: {said}");
+    }
+}
+
+#[test]
+fn what_tools_write_is_entered_in_the_middle() {
+    let content = content(2 * ENTRY_SPACING_BYTES as usize + 1_234_567);
+    let length = content.len() as u64;
+    for tool in TOOLS {
+        let whole = tool.run(tool.compress, &content);
+        let parts: Vec<u8> = content.chunks(5 << 20).flat_map(|part| tool.run(tool.compress, part)).collect();
+        for (stored, is_single) in [(whole, true), (parts, false)] {
+            let mut reader =
+                Decompressor::noting(tool.codec, &stored[..], Noting::Everywhere, length).unwrap();
+            let mut read = Vec::new();
+            reader.read_to_end(&mut read).unwrap();
+            assert!(read == content, "{}", tool.program);
+            let entries = reader.take_entries();
+            // A Zstandard frame cannot be entered but at its beginning.
+            let expected = if tool.codec == Codec::Zstandard { usize::from(!is_single) } else { 2 };
+            assert!(
+                entries.len() >= expected && (expected > 0 || entries.is_empty()),
+                "{}: {entries:?}",
+                tool.program
+            );
+            for entry in entries {
+                let rest = &stored[usize::try_from(entry.stored).unwrap()..];
+                let mut read = Vec::new();
+                Decompressor::enter(tool.codec, rest, &entry, length)
+                    .unwrap()
+                    .read_to_end(&mut read)
+                    .unwrap();
+                assert!(
+                    read == content[usize::try_from(entry.content).unwrap()..],
+                    "{}: {entry:?}",
+                    tool.program
+                );
+            }
+        }
     }
 }

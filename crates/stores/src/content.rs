@@ -2,12 +2,13 @@
 //!
 //! What is not compressed is entered by a range request. A compressed object is entered at a block, if its end has an index
 //! ([`fragment::compress::SeekIndex`]): one request for the end, of which the store remembers what it said, and one from the
-//! block on. A snappy object without an index is entered by walking over its chunks, and everything else is decompressed
-//! from the beginning. So is what an index turns out to be wrong about.
+//! block on. Other objects are decompressed from the beginning, and what is on the way to the offset is passed over; of
+//! this the store remembers where they can be entered ([`fragment::compress::Entry`]), so that the next read begins near
+//! its offset. So is read, too, what an index turns out to be wrong about.
 //!
 //! What is read from the fragment's beginning is checked against its length and its SHA-1, and the last step of it is held
-//! back until the check has passed, so that a corrupt fragment cannot be mistaken for a complete one. What is entered in
-//! the middle is checked by the checksums of its format, and for its length.
+//! back until the check has passed, so that a corrupt fragment cannot be mistaken for a complete one. What begins deep in a
+//! fragment is checked by the checksums of its format, and for its length.
 //!
 //! Reading and decompressing happen on blocking threads ([`pipeline`]), in steps which a reader's demand starts: a slow
 //! reader holds no thread.
@@ -21,7 +22,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fragment::compress::{BLOCK_BYTES, SeekIndex, TAIL_BYTES, Tail};
+use fragment::compress::{
+    BLOCK_BYTES, Block, ENTRY_SPACING_BYTES, Entry, Noting, SeekIndex, TAIL_BYTES, Tail,
+};
 use fragment::{Codec, Fragment};
 use futures::stream::BoxStream;
 use futures::{FutureExt, TryFutureExt};
@@ -31,10 +34,10 @@ use object_store::{Error, GetOptions, GetRange, GetResult, ObjectMeta, ObjectSto
 use self::blocks::BlockReader;
 use self::pipeline::{Pipeline, Reader};
 use self::source::{Named, Patience};
-use self::stream::{Entry, StreamReader};
+use self::stream::{Start, StreamReader, Wanted};
 use crate::StoreError;
 use crate::error::PlaceError;
-use crate::index_cache::KnownIndex;
+use crate::index_cache::{End, Known, Version};
 use crate::operation::Operation;
 use crate::store::Shared;
 
@@ -64,69 +67,78 @@ struct Opening {
     length: u64,
 }
 
+/// Where an object is entered in the middle.
+enum Way {
+    Block(Arc<SeekIndex>, Block),
+    Entry(Entry),
+}
+
+impl Way {
+    /// What is to be read of the object.
+    fn range(&self) -> GetRange {
+        match self {
+            Way::Block(index, block) => GetRange::Bounded(block.stored.start..index.stored_end()),
+            Way::Entry(entry) => GetRange::Offset(entry.stored),
+        }
+    }
+}
+
 impl Opening {
     async fn open(self) -> Result<ContentStream, StoreError> {
-        let codec = self.fragment.codec;
-        if codec == Codec::None {
-            return self.read_range().await;
+        if self.fragment.codec == Codec::None && self.skip > 0 {
+            return self.read_plain().await;
         }
         // The first block, and all of a small fragment, is read from the beginning, which checks more.
-        let is_deep = self.skip >= BLOCK_BYTES as u64;
-        if is_deep && matches!(codec, Codec::Gzip | Codec::Zstandard | Codec::Snappy) {
-            if let Some(content) = self.read_blocks().await? {
-                return Ok(content);
-            }
-            if codec == Codec::Snappy {
-                return self.walk().await;
-            }
+        if self.skip < BLOCK_BYTES as u64 {
+            return self.read_whole().await;
         }
-        self.read_whole().await
+        match self.read_from_middle().await? {
+            Some(content) => Ok(content),
+            None => self.pass_to_offset().await,
+        }
     }
 
-    /// From the beginning, of which what comes before the offset is dropped.
+    /// From the beginning, of which what comes before the offset is dropped after it was checked.
     async fn read_whole(&self) -> Result<ContentStream, StoreError> {
         let object = self.get(None).await?;
-        let reader = self.stream_reader(object, Entry::Beginning, self.length).await?;
+        let reader = self.stream_reader(object, Start::Beginning(self.noting()), 0).await?;
         self.started(Pipeline::checked(reader, self.skip, self.fragment.sum)).await
     }
 
-    /// From the offset, of content which is not compressed.
-    async fn read_range(&self) -> Result<ContentStream, StoreError> {
-        if self.skip == 0 {
-            return self.read_whole().await;
-        }
-        let object = self.get(Some(GetRange::Offset(self.skip))).await?;
-        let reader = self.stream_reader(object, Entry::Offset, self.length - self.skip).await?;
+    /// From the beginning to the offset without a check, and on from there.
+    async fn pass_to_offset(&self) -> Result<ContentStream, StoreError> {
+        let object = self.get(None).await?;
+        let reader = self.stream_reader(object, Start::Beginning(self.noting()), self.skip).await?;
         self.started(Pipeline::new(reader, 0)).await
     }
 
-    /// From the chunk of the offset, found by walking over those before.
-    async fn walk(&self) -> Result<ContentStream, StoreError> {
-        let object = self.get(None).await?;
-        let reader = self.stream_reader(object, Entry::Walk(self.skip), self.length).await?;
-        let skipped = self.length - reader.remaining();
-        self.started(Pipeline::new(reader, self.skip - skipped)).await
+    /// From the offset, of content which is not compressed.
+    async fn read_plain(&self) -> Result<ContentStream, StoreError> {
+        let object = self.get(Some(GetRange::Offset(self.skip))).await?;
+        let reader = self.stream_reader(object, Start::Plain(self.skip), self.skip).await?;
+        self.started(Pipeline::new(reader, 0)).await
     }
 
-    /// From the block of the offset; none if there is no index, or it is wrong.
-    async fn read_blocks(&self) -> Result<Option<ContentStream>, StoreError> {
-        let Some((index, object)) = self.enter().await? else { return Ok(None) };
-        let Some(block) = index.block_at(self.skip) else { return Ok(None) };
-        let remaining = self.length - block.content.start;
-        let skip = self.skip - block.content.start;
-        let reader = BlockReader::new(
-            self.fragment.codec,
-            object,
-            (index, block.number),
-            remaining,
-            self.named.clone(),
-            Patience::of(&self.shared),
-        );
-        match self.started(Pipeline::new(Reader::Blocks(reader), skip)).await {
+    /// From a place near the offset; none if nothing is known of such a place, or it is wrong.
+    async fn read_from_middle(&self) -> Result<Option<ContentStream>, StoreError> {
+        let Some((way, object)) = self.enter().await? else { return Ok(None) };
+        let pipeline = match way {
+            Way::Block(index, block) => {
+                let (named, patience) = (self.named.clone(), Patience::of(&self.shared));
+                let (codec, blocks) = (self.fragment.codec, (index, &block));
+                let reader = BlockReader::new(codec, object, blocks, self.length, named, patience);
+                Pipeline::new(Reader::Blocks(reader), self.skip - block.content.start)
+            }
+            Way::Entry(entry) => {
+                let reader = self.stream_reader(object, Start::Entry(entry), self.skip).await?;
+                Pipeline::new(reader, 0)
+            }
+        };
+        match self.started(pipeline).await {
             Ok(content) => Ok(Some(content)),
-            // Either the block is corrupt or the index is: reading from the beginning tells.
+            // Either the object is corrupt or what is known of it: reading from the beginning tells.
             Err(error @ StoreError::Corrupt { .. }) => {
-                tracing::warn!(%error, "an index is not used, as a block is not what it says");
+                tracing::warn!(%error, "an index is not used, as the object is not what it says");
                 self.shared.indexes.forget(&self.named.path);
                 Ok(None)
             }
@@ -134,31 +146,38 @@ impl Opening {
         }
     }
 
-    /// The index, and the object from the block of the offset to the end of the blocks. The object may have been written
-    /// anew, with other blocks, since its index was read.
-    async fn enter(&self) -> Result<Option<(Arc<SeekIndex>, GetResult)>, StoreError> {
+    /// The object from a place near the offset on. It may have been written anew, with other such places or shorter, since they
+    /// became known.
+    async fn enter(&self) -> Result<Option<(Way, GetResult)>, StoreError> {
         for _ in 0..2 {
-            let known = self.index().await?;
-            let Some(index) = &known.index else { return Ok(None) };
-            let Some(block) = index.block_at(self.skip) else { return Ok(None) };
-            let range = block.stored.start..index.stored_end();
-            let object = self.get(Some(GetRange::Bounded(range))).await;
-            match object {
-                Ok(object) if known.is_of(&object.meta) => return Ok(Some((index.clone(), object))),
+            let is_remembered = self.shared.indexes.get(&self.named.path).is_some();
+            let Some(known) = self.known().await? else { return Ok(None) };
+            let way = match &known.end {
+                End::Index(index) => index.block_at(self.skip).map(|block| Way::Block(index.clone(), block)),
+                End::Unread | End::Nothing => known.entry_at(self.skip).cloned().map(Way::Entry),
+            };
+            let Some(way) = way else { return Ok(None) };
+            match self.get(Some(way.range())).await {
+                Ok(object) if known.version == Version::of(&object.meta) => return Ok(Some((way, object))),
                 Ok(_) => self.shared.indexes.forget(&self.named.path),
                 Err(error) => {
                     self.shared.indexes.forget(&self.named.path);
-                    return Err(error);
+                    if !is_remembered || error.is_not_found() {
+                        return Err(error);
+                    }
+                    tracing::debug!(%error, "an object is not entered where it was before");
                 }
             }
         }
         Ok(None)
     }
 
-    /// What the end of the object says, now or when it was last asked.
-    async fn index(&self) -> Result<Arc<KnownIndex>, StoreError> {
+    /// What is known of where the object can be entered. Its end is read if that was never done, and may tell.
+    async fn known(&self) -> Result<Option<Arc<Known>>, StoreError> {
         let path = &self.named.path;
-        if let Some(known) = self.shared.indexes.get(path) {
+        let known = self.shared.indexes.get(path);
+        let may_have_index = self.fragment.codec != Codec::GzipOffload;
+        if !may_have_index || known.as_ref().is_some_and(|known| !matches!(known.end, End::Unread)) {
             return Ok(known);
         }
         let (mut meta, mut end) = self.get_end(TAIL_BYTES).await?;
@@ -169,13 +188,25 @@ impl Opening {
             (meta, end) = self.get_end(bytes).await?;
             tail = read(&meta, &end);
         }
-        let index = match tail {
-            Tail::Index(index) => Some(Arc::new(index)),
-            Tail::Longer(_) | Tail::Nothing => None,
+        let end = match tail {
+            Tail::Index(index) => End::Index(Arc::new(index)),
+            Tail::Longer(_) | Tail::Nothing => End::Nothing,
         };
-        let known = Arc::new(KnownIndex { size: meta.size, e_tag: meta.e_tag, index });
-        self.shared.indexes.insert(path.clone(), known.clone());
-        Ok(known)
+        Ok(Some(self.shared.indexes.learn_end(path, &Version::of(&meta), end)))
+    }
+
+    /// What is worth noting of an object that is read from its beginning: that costs nothing, or it has no index.
+    fn noting(&self) -> Noting {
+        let has_no_index = || {
+            let known = self.shared.indexes.get(&self.named.path);
+            known.is_some_and(|known| matches!(known.end, End::Nothing))
+        };
+        let is_long = self.length > ENTRY_SPACING_BYTES;
+        if is_long && (self.fragment.codec == Codec::GzipOffload || has_no_index()) {
+            Noting::Everywhere
+        } else {
+            Noting::Beginnings
+        }
     }
 
     /// The last `bytes` bytes of the object, or all of it.
@@ -197,20 +228,17 @@ impl Opening {
         object.await
     }
 
-    async fn stream_reader(
-        &self,
-        object: GetResult,
-        entry: Entry,
-        remaining: u64,
-    ) -> Result<Reader, StoreError> {
+    /// A reader of `object` which gives content from `from` on.
+    async fn stream_reader(&self, object: GetResult, start: Start, from: u64) -> Result<Reader, StoreError> {
         let (codec, length, named) = (self.fragment.codec, self.length, self.named.clone());
         if codec == Codec::None && object.meta.size != length {
             let problem = format!("the object has {} bytes (expected {length})", object.meta.size);
             return Err(named.corrupt(problem));
         }
-        let patience = Patience::of(&self.shared);
-        // Decompressors read already when they are made.
-        let opening = move || StreamReader::new(codec, object, entry, remaining, named, patience);
+        let (patience, indexes) = (Patience::of(&self.shared), self.shared.indexes.clone());
+        let wanted = Wanted { from, length };
+        // What came is looked at first.
+        let opening = move || StreamReader::new(codec, object, (start, wanted), indexes, named, patience);
         Ok(Reader::Stream(self.shared.tasks.spawn_blocking("open fragment", opening).await?))
     }
 

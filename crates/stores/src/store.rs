@@ -56,8 +56,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: StoreMetrics,
     pub(crate) health: Arc<HealthState>,
     pub(crate) stop: CancellationToken,
-    /// What is known of the blocks of objects.
-    pub(crate) indexes: IndexCache,
+    /// What is known of where objects can be entered.
+    pub(crate) indexes: Arc<IndexCache>,
     pub(crate) tasks: TaskGroup,
     _stops_health_checks: DropGuard,
     retries: Retries,
@@ -89,7 +89,7 @@ impl Store {
             health: Arc::new(HealthState::new()),
             stop: stop.clone(),
             _stops_health_checks: stop.drop_guard(),
-            indexes: IndexCache::default(),
+            indexes: Arc::default(),
             tasks: tasks.clone(),
             requests: Semaphore::new(REQUESTS_IN_FLIGHT_MAX),
             uploads: Semaphore::new(UPLOADS_IN_FLIGHT_MAX),
@@ -219,7 +219,7 @@ impl Store {
     }
 
     /// The content of `fragment` from `offset` on, which is within it, after its first step was read. What is read from the
-    /// fragment's beginning has been checked against the fragment's SHA-1 when the stream ends without an error.
+    /// fragment's beginning, or from near it, has been checked against the fragment's SHA-1 when the stream ends without an error.
     pub async fn open(&self, fragment: &Fragment, offset: i64) -> Result<ContentStream, StoreError> {
         let shared = &*self.shared;
         let path = fragment.content_path();

@@ -1,15 +1,18 @@
 //! Reads fragments from their store, for brokers which are asked not to.
 //!
-//! A thread which may block opens the fragment ([`super::fragment_file`], [`super::fragment_http`]), decompresses it and
-//! skips to the offset; a few chunks are ahead of the reader. The content must be exactly as long as the fragment says, and
-//! what is read from the fragment's begin to its end must have its SHA-1 before the last bytes are given.
+//! A thread which may block opens the fragment ([`super::fragment_file`], [`super::fragment_http`]) and decompresses it; a
+//! few chunks are ahead of the reader. A read that begins deep in a fragment begins at a block, if the end of the file has an
+//! index ([`SeekIndex`]), and else passes over what is before. The content must be exactly as long as the fragment says, and
+//! what is read from the fragment's begin, or from near it, to its end must have its SHA-1 before the last bytes are given.
 
 use super::ReadError;
 use super::fragment_file::FileUrl;
 use super::fragment_http::HttpUrl;
 use crate::client::JournalClient;
 use bytes::{Bytes, BytesMut};
-use fragment::compress::Decompressor;
+use fragment::compress::{
+    BLOCK_BYTES, Block, BlockReader, Decompressor, SeekIndex, SkipRead, TAIL_BYTES, Tail,
+};
 use fragment::{Codec, Sum};
 use proto::protocol::Fragment;
 use sha1::{Digest, Sha1};
@@ -22,19 +25,22 @@ const CHUNK_BYTES: usize = 128 << 10;
 /// Chunks which are read ahead.
 const CHUNKS_AHEAD: usize = 8;
 
-/// Where a fragment is read from.
-enum Place {
-    File(FileUrl),
-    Http(HttpUrl),
+/// Where a fragment's file is. Its methods block.
+pub(super) trait Place: Send {
+    /// The file from `begin` on or, if the place cannot give that, from its beginning.
+    fn open(&self, begin: u64) -> io::Result<Opened>;
+
+    /// The last `bytes` bytes of the file, or all of it, and how many bytes it has. None if the place cannot give that.
+    fn end(&self, bytes: u64) -> io::Result<Option<(Vec<u8>, u64)>>;
 }
 
 /// A stored fragment's bytes, opened.
 pub(super) struct Opened {
-    pub(super) bytes: Box<dyn Read>,
-    /// How the bytes are compressed.
+    pub(super) bytes: Box<dyn SkipRead>,
+    /// How the bytes are compressed, where they begin with the file.
     pub(super) codec: Codec,
-    /// Bytes of content which are skipped already.
-    pub(super) skipped: u64,
+    /// Where they begin in the file.
+    pub(super) begin: u64,
 }
 
 /// The content of a fragment, from an offset.
@@ -45,9 +51,11 @@ pub(super) struct FragmentContent {
 
 /// What to read of a fragment.
 pub(super) struct Span {
-    pub(super) codec: Codec,
+    codec: Codec,
+    /// Bytes of content.
+    length: u64,
     /// Bytes of content before those which are wanted.
-    pub(super) skip: u64,
+    skip: u64,
     /// Bytes which are wanted.
     wanted: u64,
     /// The sum of the whole, if the wanted bytes extend to the fragment's end, so that nothing must follow.
@@ -67,17 +75,18 @@ impl FragmentContent {
         // What follows may be secret.
         let bare: Arc<str> = url.split('?').next().unwrap_or(url).into();
         let unsupported = || ReadError::UnsupportedUrl { url: Arc::clone(&bare) };
-        let file = client.options().file_root.as_deref().and_then(|root| FileUrl::parse(root, url));
-        let place = match file {
-            Some(file) => Place::File(file),
-            None => Place::Http(HttpUrl::parse(client, url).ok_or_else(unsupported)?),
-        };
+        let file = client.options().file_root.as_deref().and_then(|root| FileUrl::path(root, url));
         let codec = Codec::try_from(fragment.compression_codec).map_err(|_| unsupported())?;
+        let place: Box<dyn Place> = match file {
+            Some(path) => Box::new(FileUrl { path, codec }),
+            None => Box::new(HttpUrl::parse(client, url, codec).ok_or_else(unsupported)?),
+        };
 
         let end = if end_offset == 0 { fragment.end } else { fragment.end.min(end_offset) };
         let bytes = |from: i64, to: i64| u64::try_from(to.saturating_sub(from)).unwrap_or(0);
         let span = Span {
             codec,
+            length: bytes(fragment.begin, fragment.end),
             skip: bytes(fragment.begin, offset),
             wanted: bytes(offset, end),
             sum_at_end: (end == fragment.end).then(|| fragment.sum.as_ref().map_or(Sum::ZERO, Sum::from)),
@@ -85,11 +94,7 @@ impl FragmentContent {
         let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
         // The reader learns of the end through its channel.
         drop(client.options().tasks.spawn_blocking("read fragment", move || {
-            let opened = match place {
-                Place::File(file) => file.open(&span),
-                Place::Http(url) => url.open(&span),
-            };
-            if let Err(error) = opened.and_then(|opened| span.read(opened, &sender)) {
+            if let Err(error) = span.read(&*place, &sender) {
                 let _ = sender.blocking_send(Err(error));
             }
         }));
@@ -106,13 +111,8 @@ impl FragmentContent {
 }
 
 impl Span {
-    fn read(&self, opened: Opened, chunks: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
-        let skip = self.skip - opened.skipped;
-        let hasher = (opened.skipped == 0 && self.sum_at_end.is_some()).then(Sha1::new);
-        let mut content = Content { bytes: Decompressor::new(opened.codec, opened.bytes)?, hasher };
-        if io::copy(&mut content.by_ref().take(skip), &mut io::sink())? < skip {
-            return Err(too_short());
-        }
+    fn read(&self, place: &dyn Place, chunks: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
+        let mut content = self.open(place)?;
         let mut wanted = self.wanted;
         while wanted != 0 {
             let mut chunk = BytesMut::zeroed(wanted.min(CHUNK_BYTES as u64) as usize);
@@ -133,22 +133,87 @@ impl Span {
         }
         Ok(())
     }
+
+    /// Opens the content at the beginning of what is wanted.
+    fn open(&self, place: &dyn Place) -> io::Result<Content> {
+        if self.codec == Codec::None && self.skip > 0 {
+            let opened = place.open(self.skip)?;
+            let before = self.skip - opened.begin;
+            return Content::stream(opened)?.pass_over(before);
+        }
+        // The first block, and all of a small fragment, is read from the beginning, which checks more.
+        if self.skip < BLOCK_BYTES as u64 {
+            let hasher = self.sum_at_end.map(|_| Sha1::new());
+            return Content { hasher, ..Content::stream(place.open(0)?)? }.pass_over(self.skip);
+        }
+        let Some((index, block)) = self.find_block(place)? else {
+            return Content::stream(place.open(0)?)?.pass_over(self.skip);
+        };
+        let opened = place.open(block.stored.start)?;
+        if opened.begin == 0 {
+            return Content::stream(opened)?.pass_over(self.skip);
+        }
+        let blocks = BlockReader::new(self.codec, opened.bytes, index.into(), block.number);
+        let content = Content { bytes: Decompressed::Blocks(blocks), hasher: None };
+        content.pass_over(self.skip - block.content.start)
+    }
+
+    /// The block in which what is wanted begins, if the end of the file has an index and the block is not the first one.
+    fn find_block(&self, place: &dyn Place) -> io::Result<Option<(SeekIndex, Block)>> {
+        if self.codec == Codec::GzipOffload {
+            return Ok(None);
+        }
+        let mut bytes = TAIL_BYTES;
+        for _ in 0..2 {
+            let Some((end, stored)) = place.end(bytes)? else { return Ok(None) };
+            match SeekIndex::read(self.codec, &end, stored, self.length) {
+                Tail::Longer(longer) => bytes = longer,
+                Tail::Nothing => return Ok(None),
+                Tail::Index(index) => {
+                    let block = index.block_at(self.skip).filter(|block| block.number > 0);
+                    return Ok(block.map(|block| (index, block)));
+                }
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// Content on its way, hashed if all of it is seen.
 struct Content {
-    bytes: Decompressor<Box<dyn Read>>,
+    bytes: Decompressed,
     hasher: Option<Sha1>,
 }
 
+enum Decompressed {
+    Stream(Decompressor<Box<dyn SkipRead>>),
+    Blocks(BlockReader<Box<dyn SkipRead>>),
+}
+
 impl Content {
+    fn stream(opened: Opened) -> io::Result<Content> {
+        let stream = Decompressor::new(opened.codec, opened.bytes)?;
+        Ok(Content { bytes: Decompressed::Stream(stream), hasher: None })
+    }
+
+    /// Passes over `bytes` bytes.
+    fn pass_over(mut self, bytes: u64) -> io::Result<Content> {
+        if let (Decompressed::Stream(stream), None) = (&mut self.bytes, &self.hasher) {
+            stream.pass_over(bytes)?;
+        } else if io::copy(&mut self.by_ref().take(bytes), &mut io::sink())? < bytes {
+            return Err(too_short());
+        }
+        Ok(self)
+    }
+
     /// Requires that nothing follows, and that all of it has the expected sum.
     fn check_end(&mut self, expected: Sum) -> io::Result<()> {
         let invalid = |problem: String| Err(io::Error::new(io::ErrorKind::InvalidData, problem));
-        if self.bytes.read(&mut [0])? != 0 {
+        let hasher = self.hasher.take();
+        if self.read(&mut [0])? != 0 {
             return invalid("did not read EOF at expected Fragment.End".to_owned());
         }
-        match self.hasher.take().map(Sum::finish) {
+        match hasher.map(Sum::finish) {
             Some(found) if found != expected => {
                 invalid(format!("it has SHA-1 {found} (expected {expected})"))
             }
@@ -159,7 +224,10 @@ impl Content {
 
 impl Read for Content {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.bytes.read(buffer)?;
+        let read = match &mut self.bytes {
+            Decompressed::Stream(stream) => stream.read(buffer)?,
+            Decompressed::Blocks(blocks) => blocks.read(buffer)?,
+        };
         if let Some(hasher) = &mut self.hasher {
             hasher.update(&buffer[..read]);
         }
@@ -181,9 +249,9 @@ mod tests {
         io::Write::write_all(&mut file, b"0123456789").unwrap();
         let read_with = |skip, wanted, sum_at_end| {
             let (sender, mut chunks) = mpsc::channel(CHUNKS_AHEAD);
-            let span = Span { codec: Codec::None, skip, wanted, sum_at_end };
-            let file = FileUrl(file.path().to_owned()).open(&span)?;
-            span.read(file, &sender)?;
+            let span = Span { codec: Codec::None, length: 10, skip, wanted, sum_at_end };
+            let file = FileUrl { path: file.path().to_owned(), codec: Codec::None };
+            span.read(&file, &sender)?;
             drop(sender);
             let mut all = Vec::new();
             while let Ok(chunk) = chunks.try_recv() {

@@ -1,30 +1,44 @@
 //! Fragments at `file://` URLs, below the configured root.
 
-use super::fragment_content::{Opened, Span};
+use super::fragment_content::{Opened, Place};
 use fragment::Codec;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 
 /// A file which is below the root.
-pub(super) struct FileUrl(pub(super) PathBuf);
+pub(super) struct FileUrl {
+    pub(super) path: PathBuf,
+    /// How it is compressed.
+    pub(super) codec: Codec,
+}
 
 impl FileUrl {
-    /// The file of a `file://` URL, below `root`. None if it is no such URL or leads out of the root.
-    pub(super) fn parse(root: &Path, url: &str) -> Option<FileUrl> {
+    /// The path of a `file://` URL, below `root`. None if it is no such URL or leads out of the root.
+    pub(super) fn path(root: &Path, url: &str) -> Option<PathBuf> {
         let url = url::Url::parse(url).ok().filter(|url| url.scheme() == "file" && url.host().is_none())?;
         let path = percent_decode(url.path())?;
         let relative = Path::new(path.strip_prefix('/')?);
         let is_below = relative.components().all(|component| matches!(component, Component::Normal(_)));
-        is_below.then(|| FileUrl(root.join(relative)))
+        is_below.then(|| root.join(relative))
+    }
+}
+
+impl Place for FileUrl {
+    fn open(&self, begin: u64) -> io::Result<Opened> {
+        let mut file = File::open(&self.path)?;
+        file.seek(SeekFrom::Start(begin))?;
+        Ok(Opened { bytes: Box::new(file), codec: self.codec, begin })
     }
 
-    /// Opens the file, at the begin of the span if its content is not compressed. Blocks.
-    pub(super) fn open(self, span: &Span) -> io::Result<Opened> {
-        let mut file = File::open(&self.0)?;
-        let skipped = if span.codec == Codec::None { span.skip } else { 0 };
-        file.seek(SeekFrom::Start(skipped))?;
-        Ok(Opened { bytes: Box::new(file), codec: span.codec, skipped })
+    fn end(&self, bytes: u64) -> io::Result<Option<(Vec<u8>, u64)>> {
+        let file = File::open(&self.path)?;
+        let length = file.metadata()?.len();
+        let bytes = bytes.min(length);
+        let mut end = vec![0; usize::try_from(bytes).expect("the end of a file fits memory")];
+        file.read_exact_at(&mut end, length - bytes)?;
+        Ok(Some((end, length)))
     }
 }
 
@@ -49,7 +63,7 @@ mod tests {
 
     #[test]
     fn urls_lead_to_files_below_the_root_only() {
-        let path = |url| FileUrl::parse(Path::new("/root"), url).map(|file| file.0);
+        let path = |url| FileUrl::path(Path::new("/root"), url);
         assert_eq!(path("file:///a/b%20c.raw"), Some(PathBuf::from("/root/a/b c.raw")));
         for url in [
             "http://host/a",
@@ -72,7 +86,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_url_leads_out_of_the_root(tail in "[a-z./%2eEfF\\u{0}-\\u{7f}]{0,30}") {
-            if let Some(path) = FileUrl::parse(Path::new("/root"), &format!("file:///{tail}")).map(|file| file.0) {
+            if let Some(path) = FileUrl::path(Path::new("/root"), &format!("file:///{tail}")) {
                 let below = path.strip_prefix("/root").unwrap();
                 proptest::prop_assert!(below.components().all(|part| matches!(part, Component::Normal(_))));
             }

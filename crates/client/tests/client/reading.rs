@@ -198,9 +198,14 @@ async fn fragments_are_read_from_files_or_else_through_the_broker() {
 }
 
 fn gzipped(content: &[u8]) -> Vec<u8> {
-    let mut gzip = fragment::compress::Compressor::new(fragment::Codec::Gzip, None, Vec::new()).unwrap();
-    gzip.write_all(content).unwrap();
-    gzip.finish().unwrap()
+    compressed(CompressionCodec::Gzip, content)
+}
+
+fn compressed(codec: CompressionCodec, content: &[u8]) -> Vec<u8> {
+    let codec = fragment::Codec::try_from(codec as i32).unwrap();
+    let mut compressor = fragment::compress::Compressor::new(codec, Some(1), Vec::new()).unwrap();
+    compressor.write_all(content).unwrap();
+    compressor.finish().unwrap()
 }
 
 /// A store of `content`, which says what was asked of it: its answers differ by path.
@@ -270,7 +275,7 @@ async fn fragments_are_read_from_the_urls_of_their_stores() {
 
     it.broker.set_content(A, 0, &content);
     for (path, problem) in
-        [("/denied", "the store answered 403 Forbidden"), ("/short", "incomplete deflate stream")]
+        [("/denied", "the store answered 403 Forbidden"), ("/short", "incomplete gzip member")]
     {
         it.broker.fault_read(stored(0, &content, &format!("{store}{path}?secret=1")));
         let mut direct = client.read(ReadRequest { do_not_proxy: true, ..read_from(A, 0, true) });
@@ -283,6 +288,108 @@ async fn fragments_are_read_from_the_urls_of_their_stores() {
         let mut reader = reader_of(Gzip, path, 0);
         assert!(read_through(&mut reader, end).await == content, "{path}: the broker has it");
     }
+}
+
+/// How a store treats ranges.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Ranges {
+    All,
+    /// It cannot count from the end.
+    FromBegin,
+    None,
+}
+
+/// A store of one file, which says how many bytes of ranges it served.
+async fn ranged_store(
+    it: &Fixture,
+    file: Vec<u8>,
+    ranges: Ranges,
+    is_encoded: bool,
+) -> (String, Arc<Mutex<u64>>) {
+    let served = Arc::new(Mutex::new(0));
+    let seen = Arc::clone(&served);
+    let answer = move |headers: HeaderMap| async move {
+        let length = file.len();
+        let range = headers.get("range").and_then(|range| range.to_str().unwrap().strip_prefix("bytes="));
+        let part = match range.and_then(|range| range.split_once('-')) {
+            Some(("", _)) if ranges != Ranges::All => None,
+            Some(("", last)) => Some(length.saturating_sub(last.parse().unwrap())..length),
+            Some((begin, "")) => Some(begin.parse().unwrap()..length),
+            Some((begin, end)) => Some(begin.parse().unwrap()..end.parse::<usize>().unwrap() + 1),
+            None => None,
+        };
+        let part = part.filter(|_| ranges != Ranges::None);
+        let (status, range) = match part {
+            Some(part) => (206, part),
+            None => (200, 0..length),
+        };
+        if status == 206 {
+            *seen.lock().unwrap() += range.len() as u64;
+        }
+        let mut response =
+            axum::response::Response::new(axum::body::Body::from(file[range.clone()].to_vec()));
+        *response.status_mut() = status.try_into().unwrap();
+        let content_range = format!("bytes {}-{}/{length}", range.start, range.end - 1);
+        response.headers_mut().insert("content-range", content_range.parse().unwrap());
+        if is_encoded {
+            response.headers_mut().insert("content-encoding", "gzip".parse().unwrap());
+        }
+        response
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    it.tasks.spawn("store", OnError::Log, async move {
+        axum::serve(listener, axum::Router::new().fallback(answer)).await?;
+        Ok(())
+    });
+    (format!("http://{address}/fragment?secret=1"), served)
+}
+
+#[tokio::test]
+async fn a_read_deep_in_a_fragment_fetches_little_where_the_file_has_an_index() {
+    use CompressionCodec::{Gzip, GzipOffloadDecompression, Snappy, Zstandard};
+    let it = Fixture::start(&[A]).await;
+    let content: Vec<u8> =
+        (0..).flat_map(|n: u64| (n * n % 9973).to_string().into_bytes()).take(6 << 20).collect();
+    let end = content.len() as i64;
+    let from = (5 << 20) + 7;
+    let root = tempfile::tempdir().unwrap();
+    let options = ClientOptions {
+        cache_size: 10,
+        file_root: Some(root.path().to_owned()),
+        ..ClientOptions::new(it.tasks.clone())
+    };
+    let client = JournalClient::new(it.broker.endpoint(), options).unwrap();
+    for codec in [Gzip, Zstandard, Snappy, GzipOffloadDecompression] {
+        let file = compressed(codec, &content);
+        // Without the index, as others write it.
+        let foreign = match codec {
+            Zstandard => file[..file.len() - 8 - 6 * 8 - 9].to_vec(),
+            Gzip => compressed(GzipOffloadDecompression, &content),
+            Snappy => file[..file.len() - 4 - 6 * 4 - 20].to_vec(),
+            _ => file.clone(),
+        };
+        for (file, has_index) in [(file, codec != GzipOffloadDecompression), (foreign, false)] {
+            std::fs::write(root.path().join("fragment"), &file).unwrap();
+            for ranges in [None, Some(Ranges::All), Some(Ranges::FromBegin), Some(Ranges::None)] {
+                let case = format!("{codec:?}, index: {has_index}, {ranges:?}");
+                let is_encoded = codec == GzipOffloadDecompression;
+                let (url, served) = match ranges {
+                    None => ("file:///fragment".to_owned(), Arc::default()),
+                    Some(ranges) => ranged_store(&it, file.clone(), ranges, is_encoded).await,
+                };
+                it.broker.fault_read(stored_as(codec, from, &content, &url));
+                let mut reader = RetryReader::new(client.clone(), read_from(A, from, true));
+                assert!(read_through(&mut reader, end).await == content[from as usize..], "{case}");
+                let served = *served.lock().unwrap();
+                let most = (64 << 10) + file.len() as u64 / 4;
+                if has_index && matches!(ranges, Some(Ranges::All | Ranges::FromBegin)) {
+                    assert!((1..most).contains(&served), "{case}: {served} bytes of {}", file.len());
+                }
+            }
+        }
+    }
+    assert!(it.broker.reads().iter().all(|read| read.do_not_proxy), "the broker sent no content");
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use flate2::bufread::MultiGzDecoder;
 use flate2::write::GzEncoder;
 
 use super::seek_index::Written;
+use super::wrong;
 use crate::Codec;
 
 /// Content of each block but the last, bytes.
@@ -155,8 +156,4 @@ fn read_exactly(mut decoder: impl Read, length: usize) -> io::Result<Vec<u8>> {
         return Err(wrong(format!("a block has more than the expected {length} bytes of content")));
     }
     Ok(content)
-}
-
-fn wrong(problem: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, problem)
 }

@@ -1,10 +1,13 @@
 use std::hash::{BuildHasher, RandomState};
+use std::io::Read;
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
 use super::*;
+
+mod entries;
 
 /// Codecs of which files can be entered in the middle.
 const SEEKABLE: [Codec; 3] = [Codec::Gzip, Codec::Zstandard, Codec::Snappy];
@@ -192,10 +195,11 @@ fn chunks_that_lie_about_their_length_are_refused() {
     ] {
         assert!(decompress(Codec::Snappy, &with(chunk)).is_err(), "{case}");
         assert!(decode_block(Codec::Snappy, &with(chunk), 100).is_err(), "{case}");
-        let walked = walk_snappy(&mut io::Cursor::new(with(chunk)), 1 << 40);
-        assert!(walked.is_err(), "{case}: {walked:?}");
+        let stored = io::Cursor::new(with(chunk));
+        assert!(Decompressor::new(Codec::Snappy, stored).unwrap().pass_over(1 << 40).is_err(), "{case}");
     }
-    assert!(walk_snappy(&mut io::Cursor::new(b"not snappy at all"), 5).is_err());
+    let stored = io::Cursor::new(b"not snappy at all");
+    assert!(Decompressor::new(Codec::Snappy, stored).unwrap().pass_over(5).is_err());
 }
 
 impl<B: AsRef<[u8]>> SkipRead for io::Cursor<B> {
@@ -245,22 +249,29 @@ proptest! {
     }
 
     #[test]
-    fn chunks_are_walked_to_any_offset(
+    fn content_is_passed_over_to_any_offset(
         bytes in 200_000usize..500_000,
         cuts in prop::collection::vec(1usize..90_000, 0..4),
-        at: prop::sample::Index,
+        steps in prop::collection::vec(0usize..200_000, 0..5),
     ) {
         let content = words(bytes);
-        let stored = foreign_snappy(&content, &cuts);
-        let offset = at.index(content.len() + 1);
-        let mut rest = io::Cursor::new(stored);
-        let found = walk_snappy(&mut rest, offset as u64).unwrap();
-        let skipped = found.skipped as usize;
-        prop_assert!(skipped <= offset && offset - skipped < 65536);
-        let mut read = Vec::new();
-        let joined = io::Cursor::new(found.prefix).chain(rest);
-        Decompressor::new(Codec::Snappy, joined).unwrap().read_to_end(&mut read).unwrap();
-        prop_assert!(read == content[skipped..], "at {} with {:?}", offset, cuts);
+        for codec in Codec::ALL {
+            let stored = if codec == Codec::Snappy { foreign_snappy(&content, &cuts) } else { compress(codec, &content) };
+            let mut reader = Decompressor::new(codec, io::Cursor::new(stored)).unwrap();
+            let (mut at, mut buffer) = (0, [0; 1000]);
+            for step in &steps {
+                let step = *step.min(&(content.len() - at));
+                reader.pass_over(step as u64).unwrap();
+                at += step;
+                let read = reader.read(&mut buffer).unwrap();
+                prop_assert!(buffer[..read] == content[at..at + read], "{} at {}", codec, at);
+                at += read;
+            }
+            let mut rest = Vec::new();
+            reader.read_to_end(&mut rest).unwrap();
+            prop_assert!(rest == content[at..], "{} from {} with {:?}", codec, at, cuts);
+            prop_assert!(reader.pass_over(1).is_err() || codec == Codec::None);
+        }
     }
 }
 

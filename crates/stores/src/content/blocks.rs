@@ -1,11 +1,10 @@
 //! Content which is decompressed block by block, as the object's index says.
 
-use std::io::Read;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use fragment::Codec;
-use fragment::compress::{SeekIndex, decode_block};
+use fragment::compress::{self, Block, SeekIndex};
 use object_store::GetResult;
 
 use super::source::{Named, Patience, Stored};
@@ -13,27 +12,24 @@ use crate::StoreError;
 
 /// Reads blocks, each of which must be exactly what the index says.
 pub(super) struct BlockReader {
-    codec: Codec,
-    source: Stored,
-    index: Arc<SeekIndex>,
-    /// Number of the next block.
-    next: usize,
+    content: compress::BlockReader<Stored>,
     /// Content to come, bytes.
     remaining: u64,
     named: Named,
 }
 
 impl BlockReader {
-    /// A reader of the blocks from number `next` on, with which `object` begins, and which hold `remaining` bytes.
+    /// A reader of content of `length` bytes from `block` on, with which `object` begins.
     pub(super) fn new(
         codec: Codec,
         object: GetResult,
-        (index, next): (Arc<SeekIndex>, usize),
-        remaining: u64,
+        (index, block): (Arc<SeekIndex>, &Block),
+        length: u64,
         named: Named,
         patience: Patience,
     ) -> BlockReader {
-        BlockReader { codec, source: Stored::new(object, patience), index, next, remaining, named }
+        let content = compress::BlockReader::new(codec, Stored::new(object, patience), index, block.number);
+        BlockReader { content, remaining: length - block.content.start, named }
     }
 
     pub(super) fn remaining(&self) -> u64 {
@@ -46,20 +42,8 @@ impl BlockReader {
 
     /// The content of the next block which has any.
     pub(super) fn step(&mut self) -> Result<Bytes, StoreError> {
-        while let Some(block) = self.index.block(self.next) {
-            let bytes = |range: &std::ops::Range<u64>| {
-                usize::try_from(range.end - range.start).expect("an index of longer blocks is not used")
-            };
-            let mut stored = vec![0; bytes(&block.stored)];
-            self.source.read_exact(&mut stored).map_err(|error| self.named.failed(error))?;
-            let content = decode_block(self.codec, &stored, bytes(&block.content))
-                .map_err(|error| self.named.corrupt(format!("block {}: {error}", block.number)))?;
-            self.next += 1;
-            self.remaining -= content.len() as u64;
-            if !content.is_empty() {
-                return Ok(content.into());
-            }
-        }
-        Ok(Bytes::new())
+        let content = self.content.next_block().map_err(|error| self.named.failed(error))?;
+        self.remaining -= content.len() as u64;
+        Ok(content.into())
     }
 }

@@ -41,8 +41,8 @@ impl Reader {
         }
     }
 
-    /// The next content: up to `bytes`, or the next block. Not empty if any remains. With the last of it, it has been seen
-    /// that nothing follows.
+    /// The next content: up to `bytes`, or the next block. None of it if content was passed over instead. With the last of it,
+    /// it has been seen that nothing follows.
     fn step(&mut self, bytes: usize) -> Result<Bytes, StoreError> {
         match self {
             Reader::Stream(reader) => reader.step(bytes),
@@ -99,9 +99,7 @@ impl Pipeline {
 
     pub(super) fn into_stream(self, tasks: TaskGroup) -> ContentStream {
         let chunks = stream::try_unfold((self, tasks), |(mut pipeline, tasks)| async move {
-            while pipeline.ready.is_empty() && !matches!(pipeline.next, Next::End) {
-                pipeline.fill(&tasks).await?;
-            }
+            pipeline.fill(&tasks).await?;
             let bytes = pipeline.ready.len().min(CONTENT_CHUNK_BYTES);
             let chunk = pipeline.ready.split_to(bytes);
             Ok((!chunk.is_empty()).then_some((chunk, (pipeline, tasks))))
@@ -109,8 +107,16 @@ impl Pipeline {
         chunks.boxed()
     }
 
-    /// Awaits a step, and begins the next one. What was ready has been taken.
+    /// Awaits content, unless some is ready or none is to come.
     pub(super) async fn fill(&mut self, tasks: &TaskGroup) -> Result<(), StoreError> {
+        while self.ready.is_empty() && !matches!(self.next, Next::End) {
+            self.step(tasks).await?;
+        }
+        Ok(())
+    }
+
+    /// Awaits a step, and begins the next one.
+    async fn step(&mut self, tasks: &TaskGroup) -> Result<(), StoreError> {
         let step = match std::mem::replace(&mut self.next, Next::End) {
             Next::Idle(reader) if self.steps == 0 => start(tasks, reader, FIRST_STEP_BYTES),
             Next::Idle(reader) => start(tasks, reader, STEP_BYTES),
@@ -119,6 +125,10 @@ impl Pipeline {
         };
         let (content, reader) = step.await;
         let mut content = content?;
+        if content.is_empty() && reader.remaining() > 0 {
+            self.next = Next::Idle(reader);
+            return Ok(());
+        }
         self.steps += 1;
         self.hash(tasks, &content).await;
         if reader.remaining() == 0 {

@@ -95,6 +95,32 @@ impl Stored {
     }
 }
 
+impl Stored {
+    /// The next `bytes` bytes, or all there are, which stay to be read.
+    pub(super) fn peek(&mut self, bytes: usize) -> io::Result<Vec<u8>> {
+        match self {
+            Stored::File { at, .. } => {
+                let (begin, mut head) = (*at, Vec::new());
+                let outcome = self.by_ref().take(bytes as u64).read_to_end(&mut head);
+                if let Stored::File { at, .. } = self {
+                    *at = begin;
+                }
+                outcome.map(|_| head)
+            }
+            Stored::Stream { stream, ready, patience, handle } => {
+                while ready.len() < bytes {
+                    let more = next_bytes(stream, patience, handle)?;
+                    if more.is_empty() {
+                        break;
+                    }
+                    *ready = [&ready[..], &more].concat().into();
+                }
+                Ok(ready[..bytes.min(ready.len())].to_vec())
+            }
+        }
+    }
+}
+
 impl Read for Stored {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {

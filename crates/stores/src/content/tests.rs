@@ -1,5 +1,7 @@
 //! Reads which begin in the middle.
 
+mod entries;
+
 use std::io::Write;
 use std::sync::atomic::Ordering;
 
@@ -77,6 +79,14 @@ async fn memory_store() -> (Store, Faults) {
     (store, faults)
 }
 
+/// Randomness of a test, whose seed is printed, so that a failure can be repeated.
+fn seeded() -> Entropy {
+    let given = std::env::var_os("COURANT_SEED").map(|seed| seed.to_str().unwrap().parse().unwrap());
+    let seed = given.unwrap_or_else(|| Entropy::system().u64());
+    println!("repeat with COURANT_SEED={seed}");
+    Entropy::seeded(seed)
+}
+
 #[tokio::test]
 async fn a_deep_read_asks_for_the_end_and_then_for_what_it_needs() {
     let right = content(6 * BLOCK_BYTES + 99);
@@ -109,10 +119,7 @@ async fn ends_are_found_where_a_store_cannot_give_them() {
 
 #[tokio::test]
 async fn reads_from_random_offsets_are_the_content() {
-    let given = std::env::var_os("COURANT_SEED").map(|seed| seed.to_str().unwrap().parse().unwrap());
-    let seed = given.unwrap_or_else(|| Entropy::system().u64());
-    println!("repeat with COURANT_SEED={seed}");
-    let entropy = Entropy::seeded(seed);
+    let entropy = seeded();
     let right = content(4 * BLOCK_BYTES + 4321);
     let (_root, files) = file_store();
     let (memory, _) = memory_store().await;

@@ -85,6 +85,11 @@ pub(crate) async fn plant(store: &Store, fragment: &Fragment, stored: &[u8]) {
     store.shared.place.objects().put(&path, stored.to_vec().into()).await.unwrap();
 }
 
+/// What is known of where objects can be entered.
+pub(crate) fn indexes(store: &Store) -> &IndexCache {
+    &store.shared.indexes
+}
+
 #[tokio::test]
 async fn file_stores_conform() {
     conformance::run(async || {
