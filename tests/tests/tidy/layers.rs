@@ -25,6 +25,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("stream-sum", 8),
     ("word-count", 8),
     ("bike-share", 8),
+    ("visits", 8),
     ("tests", 9),
 ];
 
