@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use broker::{BrokerOptions, Paces};
 use futures::StreamExt;
-use proto::protocol::{AppendRequest, JournalSpec, LabelSelector, LabelSet, ReadRequest, Status};
+use proto::protocol::{
+    AppendRequest, FragmentsRequest, JournalSpec, LabelSelector, LabelSet, ReadRequest, Status,
+};
 use support::{Fixture, content, eventually, journal, store_fragment, upsert};
 use tempfile::TempDir;
 
@@ -29,6 +31,8 @@ fn kept_for(name: &str, seconds: i64) -> JournalSpec {
     let fragment = spec.fragment.as_mut().unwrap();
     fragment.retention = Some(prost_types::Duration { seconds, nanos: 0 });
     fragment.stores = vec!["file:///".to_owned(), "file:///copies/".to_owned()];
+    // Nothing is to depend upon the next listing.
+    fragment.refresh_interval = Some(prost_types::Duration { seconds: 3600, nanos: 0 });
     spec
 }
 
@@ -87,6 +91,13 @@ async fn what_is_older_than_the_retention_goes_from_every_store_but_the_last_fra
     for name in ["a/kept", "a/log", "a/for-ever", "a/parent/child"] {
         assert_eq!(begins(&root, name), [0, 3, 6], "{name}");
     }
+    eventually("the broker lists what is left, though nobody has read it", async || {
+        let request = FragmentsRequest { journal: "a/journal".to_owned(), ..Default::default() };
+        let listed = fixture.fragments(request).await.fragments.into_iter();
+        let begins: Vec<i64> = listed.filter_map(|fragment| Some(fragment.spec?.begin)).collect();
+        (begins == [14]).then_some(())
+    })
+    .await;
     // Readers go on with what there is.
     eventually("the broker knows", async || {
         let request = ReadRequest { journal: "a/journal".to_owned(), ..Default::default() };
