@@ -1,12 +1,12 @@
 //! Compression and decompression of a fragment, in blocks and as one stream. Prints what the blocks cost.
 
 use std::hint::black_box;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use flate2::Compression;
 use fragment::Codec;
-use fragment::compress::{Compressor, Decompressor};
+use fragment::compress::{Compressor, Decompressor, Entry, Noting, SkipRead};
 
 const BYTES: usize = 32 << 20;
 
@@ -71,6 +71,40 @@ fn decompress(codec: Codec, stored: &[u8], buffer: &mut [u8]) {
     }
 }
 
+/// Stored bytes in memory.
+struct Stored<'a>(&'a [u8]);
+
+impl Read for Stored<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl SkipRead for Stored<'_> {
+    fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        let skipped = usize::try_from(bytes).unwrap_or(usize::MAX).min(self.0.len());
+        self.0 = &self.0[skipped..];
+        Ok(())
+    }
+}
+
+/// Passes over all but the last byte, and returns where the stream can be entered.
+fn pass_over(codec: Codec, stored: &[u8]) -> Vec<Entry> {
+    let length = BYTES as u64;
+    let mut content =
+        Decompressor::noting(codec, Stored(stored), Noting::Everywhere, length).expect("it begins well");
+    content.pass_over(length - 1).expect("it is whole");
+    content.take_entries()
+}
+
+/// Goes from an entry to the last byte.
+fn enter(codec: Codec, stored: &[u8], entry: &Entry) {
+    let (length, at) = (BYTES as u64, usize::try_from(entry.stored).expect("it is in memory"));
+    let mut content =
+        Decompressor::enter(codec, Stored(&stored[at..]), entry, length).expect("it was entered before");
+    content.pass_over(length - 1 - entry.content).expect("it is whole");
+}
+
 fn codecs(criterion: &mut Criterion) {
     let content = content();
     let mut buffer = vec![0; 1 << 20];
@@ -89,6 +123,10 @@ fn codecs(criterion: &mut Criterion) {
         group.bench_function("compress one stream", |b| b.iter(|| as_one_stream(codec, &content)));
         group.bench_function("decompress blocks", |b| b.iter(|| decompress(codec, &blocks, &mut buffer)));
         group.bench_function("decompress one stream", |b| b.iter(|| decompress(codec, &one, &mut buffer)));
+        group.bench_function("pass over one stream", |b| b.iter(|| pass_over(codec, &one)));
+        if let Some(entry) = pass_over(codec, &one).last() {
+            group.bench_function("enter one stream", |b| b.iter(|| enter(codec, &one, entry)));
+        }
         group.finish();
     }
 }
