@@ -2,7 +2,7 @@
 
 use crate::output::{Format, bytes_text, print, print_table};
 use crate::render;
-use crate::session::{SelectorArgs, Session};
+use crate::session::{Session, parse_selector};
 use crate::table::Table;
 use futures::{StreamExt, TryStreamExt};
 use proto::canonical;
@@ -19,8 +19,9 @@ const JOURNALS_AT_ONCE: usize = 32;
 /// Options.
 #[derive(Debug, clap::Args)]
 pub struct FragmentsArgs {
-    #[command(flatten)]
-    select: SelectorArgs,
+    /// Which journals: labels to have or not to have, such as `name:prefix=examples/, !deprecated`. Without it, all.
+    #[arg(long, short = 'l', default_value = "")]
+    selector: String,
     /// How they are printed; JSON is one object a line.
     #[arg(long, short = 'o', value_enum, default_value = "table")]
     format: Format,
@@ -37,7 +38,7 @@ pub struct FragmentsArgs {
 
 /// Runs the command.
 pub async fn run(session: &Session, args: FragmentsArgs) -> Result<(), BoxError> {
-    let selector = args.select.parse()?;
+    let selector = parse_selector(&args.selector)?;
     if args.format == Format::Yaml {
         return Err("--format: fragments cannot be printed as YAML".into());
     }

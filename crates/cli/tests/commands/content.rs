@@ -40,7 +40,11 @@ fn content_is_appended_and_read_back() {
         (&"a/one".into(), &0.into(), &1.into())
     );
     assert!(spec["end"].is_u64() && spec["sum"]["part1"].is_u64() && first["signed_url"] == "", "{first}");
-    assert!(broker.ok("journals fragments -l app=test", b"").starts_with("JOURNAL  OFFSET  LENGTH"));
+    let table = broker.ok("journals fragments -o json -o table", b"");
+    assert!(
+        table.starts_with("JOURNAL  OFFSET  LENGTH"),
+        "all journals, and the last of the formats: {table}"
+    );
 }
 
 #[test]

@@ -36,13 +36,13 @@ pub fn with_ini(mut program: Command, file: &str, subcommands: &[&str]) -> Resul
     }
 }
 
-/// Parses the command line of this process. If there is nothing to run, says why, and gives the status to exit with: that
+/// Parses the command line of this process. Of an option which is given more than once, the last one counts. If there is nothing to run, says why, and gives the status to exit with: that
 /// of success if help was asked for, and 1 otherwise.
 ///
 /// # Errors
 /// The exit status.
 pub fn parse_command_line(command: Command) -> Result<ArgMatches, ExitCode> {
-    command.try_get_matches().map_err(|error| {
+    command.args_override_self(true).try_get_matches().map_err(|error| {
         // Nothing can be done if not even this can be printed.
         let _unprintable = error.print();
         if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
