@@ -14,7 +14,7 @@ const GROUPS: [&str; 2] = ["journals", "shards"];
 const BROKER_COMMANDS: [&str; 2] = ["serve", PRINT_CONFIG];
 const BROKER_INI: &str = "gazette.ini";
 /// Commands which are configured as gazctl is.
-const CLIENT_COMMANDS: [&str; 4] = ["journals", "shards", "bench", "attach-uuids"];
+const CLIENT_COMMANDS: [&str; 5] = ["journals", "shards", "bench", "attach-uuids", "token"];
 const CLIENT_INI: &str = "gazctl.ini";
 
 /// The command line, as it is without configuration.

@@ -16,7 +16,8 @@ use client::{ClientOptions, ShardClient};
 use proto::consumer::{ListRequest, ListResponse};
 use proto::protocol::LabelSelector;
 use runtime::BoxError;
-use runtime::config::Secret;
+use runtime::config::{Secret, parse_duration};
+use std::time::Duration;
 
 /// Options of `courant shards`.
 #[derive(Debug, Args)]
@@ -55,6 +56,22 @@ pub struct ShardsArgs {
         help_heading = "Consumer"
     )]
     auth_token: Option<Secret>,
+    /// Taken for the sake of scripts: consumers pass requests on to whoever has the shard, so that no routes are kept.
+    #[arg(
+        id = "consumer.cache.size",
+        long = "consumer.cache.size",
+        env = "CONSUMER_CACHE_SIZE",
+        value_name = "COUNT",
+        default_value_t = 0,
+        help_heading = "Consumer",
+        hide = true
+    )]
+    _cache_size: usize,
+    /// As the one before.
+    #[arg(id = "consumer.cache.ttl", long = "consumer.cache.ttl", env = "CONSUMER_CACHE_TTL",
+        value_name = "DURATION", default_value = "1m", value_parser = parse_duration, help_heading = "Consumer",
+        hide = true)]
+    _cache_ttl: Duration,
     #[command(subcommand)]
     command: Command,
 }

@@ -91,11 +91,9 @@ fn shells_can_complete_commands_and_options() {
     let mut command = courant();
     command.args(["completions", "bash"]);
     let script = run(command, b"");
-    let mut bash = Command::new("bash");
-    bash.arg("-c").arg(format!(
-        "{script}\nCOMP_WORDS=(courant journals store) COMP_CWORD=2 && _courant courant store journals && echo ${{COMPREPLY[@]}}"
-    ));
-    assert_eq!(run(bash, b""), "store-health\n");
+    let words = "COMP_WORDS=(courant journals store) COMP_CWORD=2";
+    let tried = format!("{script}\n{words} && _courant courant store journals && echo ${{COMPREPLY[@]}}\n");
+    assert_eq!(run(Command::new("bash"), tried.as_bytes()), "store-health\n");
 }
 
 #[test]

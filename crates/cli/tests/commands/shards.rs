@@ -72,7 +72,8 @@ fn shards_are_applied_listed_edited_and_unassigned() {
     let shard: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&shard["spec"]["id"], &shard["spec"]["disable"]), (&"counter".into(), &false.into()));
     assert_eq!(json.lines().count(), 1, "one shard a line");
-    assert_eq!(world.ok("shards list -l app=other -o json", b""), "");
+    let none = "shards list -l app=other -o json --consumer.cache.size 9 --consumer.cache.ttl 1s";
+    assert_eq!(world.ok(none, b""), "");
     let proto = world.ok("shards list -o proto", b"");
     assert!(proto.contains("recovery_log_prefix: \"test/logs\""), "{proto}");
 
