@@ -27,6 +27,8 @@ pub use unsupported::UnsupportedArgs;
 /// Where a broker that embeds etcd listens.
 const EMBEDDED_HOST: &str = "127.0.0.1";
 const EMBEDDED_PORT: &str = "8080";
+/// Where a broker listens that is not for its own machine alone.
+const ANY_HOST: &str = "0.0.0.0";
 /// Lease of a broker that embeds etcd. Nobody outlives it who could take its journals over, so that a stopped and
 /// resumed process need not lose them; the process that follows it evicts it at once.
 const EMBEDDED_LEASE: Duration = Duration::from_secs(3600);
@@ -392,6 +394,13 @@ impl BrokerOptions {
         let choice = etcd.address().map_or(EtcdChoice::Embedded, |a| EtcdChoice::Address(a.to_owned()));
         let is_embedded = choice == EtcdChoice::Embedded;
         let (bind, host) = listen(is_embedded, given(broker.host), given(broker.port))?;
+        if is_embedded && auth_keys.is_some() && bind.starts_with(ANY_HOST) {
+            let problem = "the embedded etcd knows no tokens, and would be open to whoever reaches this host; \
+                           give --etcd.address, or leave out --broker.host";
+            return Err(
+                ConfigError::Invalid { option: "broker.auth-keys", problem: problem.to_owned() }.into()
+            );
+        }
         let prefix = given(etcd.prefix).unwrap_or_else(|| DEFAULT_PREFIX.to_owned());
         let debug_bind = given(debug.port).map(|port| bind_address(is_embedded, &port));
         Ok(BrokerOptions {
@@ -464,7 +473,7 @@ fn bind_address(is_loopback: bool, port: &str) -> String {
     match (port.starts_with("unix://"), is_loopback) {
         (true, _) => port.to_owned(),
         (false, true) => format!("{EMBEDDED_HOST}:{port}"),
-        (false, false) => format!("0.0.0.0:{port}"),
+        (false, false) => format!("{ANY_HOST}:{port}"),
     }
 }
 
@@ -549,6 +558,10 @@ mod tests {
     #[test]
     fn keys_are_taken_and_not_shown() {
         assert!(options(&["--broker.auth-keys="]).unwrap().auth_keys.is_none());
+        let open = options(&["--broker.auth-keys=Zm9v", "--broker.host=db.lan"]).unwrap_err();
+        assert!(open.starts_with("--broker.auth-keys: the embedded etcd knows no tokens"), "{open}");
+        options(&["--broker.auth-keys=Zm9v", "--broker.host=db.lan", "--etcd.address=http://etcd:2379"])
+            .unwrap();
         let got = options(&["--broker.auth-keys=AA== Zm9v"]).unwrap();
         assert!(got.auth_keys.as_ref().unwrap().allow_missing());
         assert!(!format!("{got:?}").contains("Zm9v"));

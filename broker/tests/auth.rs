@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use auth::{AUTHORIZATION, Authorizer, Capability, Claims, Keys};
 use bytes::Bytes;
-use client::{ClientOptions, JournalClient};
+use client::{AppendService, ClientOptions, JournalClient, RetryReader, WatchedList};
 use futures::StreamExt;
 use proto::protocol::{
     AppendRequest, ApplyRequest, CompressionCodec, Fragment, FragmentStoreHealthRequest, FragmentsRequest,
@@ -342,6 +342,72 @@ async fn requests_end_when_their_token_does() {
     let head =
         within(it.fixture.client.read(request(read, Some(&all)))).await.unwrap().into_inner().message().await;
     assert_eq!(head.unwrap().unwrap().write_head, 0, "nothing was committed");
+    it.fixture.stop().await;
+}
+
+#[tokio::test]
+async fn readers_go_on_when_their_token_expires() {
+    let it = It::start().await;
+    let tasks = TaskGroup::new("clients");
+    let options = ClientOptions {
+        authorizer: Authorizer::signing(keys(KEY)),
+        clock: it.clock.clone(),
+        ..ClientOptions::new(tasks.clone())
+    };
+    let client = JournalClient::new(it.fixture.broker.endpoint(), options).unwrap();
+    let append = AppendRequest { journal: "a/one".to_owned(), ..Default::default() };
+    let read = ReadRequest { journal: "a/one".to_owned(), block: true, ..Default::default() };
+    let mut reader = RetryReader::new(client.clone(), read);
+    let mut expected = Vec::new();
+    for round in 0..3 {
+        let content = format!("round {round}\n").into_bytes();
+        expected.extend_from_slice(&content);
+        within(client.append(append.clone(), content.into())).await.unwrap();
+        // Content of a call which has ended, or of the next one: in either case all of it, in order.
+        let mut found = Vec::new();
+        let from = reader.offset();
+        while from + i64::try_from(found.len()).unwrap() < i64::try_from(expected.len()).unwrap() {
+            found.extend_from_slice(&within(reader.next()).await.unwrap().bytes);
+        }
+        assert_eq!(found, expected[usize::try_from(from).unwrap()..]);
+        assert!(futures::poll!(Box::pin(reader.next())).is_pending());
+        it.steering.advance(HOUR);
+    }
+    tasks.cancel();
+    it.fixture.stop().await;
+}
+
+#[tokio::test]
+async fn clients_give_up_when_they_are_refused() {
+    let it = It::start().await;
+    let tasks = TaskGroup::new("clients");
+    let reader_token = it.token(|claims| claims.capability = Capability::READ);
+    for authorizer in [Authorizer::none(), Authorizer::bearer(&reader_token).unwrap()] {
+        let may_read = format!("{authorizer:?}").contains("token");
+        let options =
+            ClientOptions { authorizer, clock: it.clock.clone(), ..ClientOptions::new(tasks.clone()) };
+        let client = JournalClient::new(it.fixture.broker.endpoint(), options).unwrap();
+        let append = AppendRequest { journal: "a/one".to_owned(), ..Default::default() };
+        let refused = within(client.append(append.clone(), "x".into())).await.unwrap_err();
+        assert!(refused.is_unauthenticated(), "{refused}");
+        assert!(refused.to_string().contains("check the auth keys or the auth token"), "{refused}");
+        let service = AppendService::new(client.clone(), tasks.clone());
+        let mut slot = service.start_append(append, Vec::new());
+        let write = |buffer: &mut Vec<u8>| {
+            buffer.push(b'x');
+            Ok::<_, std::convert::Infallible>(())
+        };
+        slot.write_with(write).unwrap();
+        let appended = within(slot.release()).await.unwrap_err().to_string();
+        assert!(appended.contains("Unauthenticated"), "{appended}");
+        let watch = WatchedList::start(client.clone(), LabelSelector::everything(), &tasks).unwrap();
+        let watched = within(watch.ready()).await.unwrap_err().to_string();
+        assert!(watched.contains("Unauthenticated"), "{watched}");
+        let read = ReadRequest { journal: "a/one".to_owned(), ..Default::default() };
+        let read = within(RetryReader::new(client, read).next()).await.unwrap_err().to_string();
+        assert_eq!(read.contains("Unauthenticated"), !may_read, "{read}");
+    }
+    tasks.cancel();
     it.fixture.stop().await;
 }
 

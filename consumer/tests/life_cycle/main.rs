@@ -9,6 +9,7 @@ mod hand_over;
 mod http;
 mod pruning;
 mod testkit_use;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;

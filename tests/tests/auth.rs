@@ -1,0 +1,217 @@
+//! Access tokens over processes: a cluster with keys does its work, who has no key is refused, and keys are replaced
+//! while journals are written.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use runtime::TaskGroup;
+use tempfile::TempDir;
+use tests::cluster::served_endpoint;
+use tests::process::{Launch, Process, binary};
+
+const LIMIT: Duration = Duration::from_secs(60);
+const OLD: &str = "b2xkLWtleS1vZi10aGUtdGVzdA==";
+const NEW: &str = "bmV3LWtleS1vZi10aGUtdGVzdA==";
+
+const SPECS: &str = "\
+name: auth/
+replication: 2
+fragment: {length: 65536, compression_codec: NONE, refresh_interval: 1s, stores: ['file:///']}
+labels: [{name: content-type, value: application/x-ndjson}]
+children: [{name: auth/one}, {name: auth/two}]
+";
+
+/// Three brokers over an etcd of their own.
+struct Brokers {
+    dir: TempDir,
+    tasks: TaskGroup,
+    etcd: String,
+    _etcd: Process,
+    brokers: Vec<Process>,
+    urls: Vec<String>,
+}
+
+/// What a command came to.
+struct Outcome {
+    is_ok: bool,
+    stdout: String,
+    stderr: String,
+}
+
+async fn served(mut process: Process) -> (Process, String) {
+    let url = process.wait_line("serving on", LIMIT, served_endpoint).await.unwrap();
+    (process, url)
+}
+
+impl Brokers {
+    async fn start(keys: &str) -> Brokers {
+        let dir = TempDir::with_prefix("courant-auth-").unwrap();
+        let tasks = TaskGroup::new("auth");
+        std::fs::create_dir_all(dir.path().join("store")).unwrap();
+        let data = format!("--broker.data-dir={}", dir.path().join("etcd").display());
+        let args = ["serve", "--broker.port=0", "--broker.limit=0", &data];
+        let launch = Launch::new("etcd", binary("courant"), args, dir.path());
+        let (etcd, url) = served(Process::start(&launch, &tasks).unwrap()).await;
+        let mut it = Brokers { dir, tasks, etcd: url, _etcd: etcd, brokers: Vec::new(), urls: Vec::new() };
+        for index in 0..3 {
+            let (broker, url) = it.broker(index, "0", keys).await;
+            it.brokers.push(broker);
+            it.urls.push(url);
+        }
+        it
+    }
+
+    async fn broker(&self, index: usize, port: &str, keys: &str) -> (Process, String) {
+        let dir = self.dir.path();
+        let args = [
+            "serve".to_owned(),
+            format!("--etcd.address={}", self.etcd),
+            "--etcd.lease=10s".to_owned(),
+            "--broker.host=127.0.0.1".to_owned(),
+            format!("--broker.port={port}"),
+            format!("--broker.id=broker-{index}"),
+            format!("--broker.zone=zone-{index}"),
+            format!("--broker.data-dir={}", dir.join(format!("broker-{index}")).display()),
+            format!("--broker.file-root={}", dir.join("store").display()),
+            "--log.level=info".to_owned(),
+        ];
+        let launch = Launch::new(&format!("broker-{index}"), binary("courant"), args, dir)
+            .env("BROKER_AUTH_KEYS", keys);
+        served(Process::start(&launch, &self.tasks).unwrap()).await
+    }
+
+    /// Stops a broker in order, and starts it with other keys.
+    async fn rekey(&mut self, index: usize, keys: &str) {
+        let status = self.brokers[index].terminate(LIMIT).await.unwrap();
+        assert!(status.success(), "{}", self.brokers[index].stderr_tail());
+        let said = self.brokers[index].stderr_tail();
+        assert!(!said.contains(OLD) && !said.contains(NEW), "a key is in the log:\n{said}");
+        let port = self.urls[index].rsplit(':').next().unwrap().to_owned();
+        self.brokers[index] = self.broker(index, &port, keys).await.0;
+    }
+
+    /// Runs `courant` against the broker at `index`, with this environment.
+    async fn courant(&self, index: usize, envs: &[(&str, &str)], args: &[&str]) -> Outcome {
+        let args = args.iter().copied();
+        let mut launch = Launch::new("courant", binary("courant"), args, self.dir.path())
+            .env("BROKER_ADDRESS", &self.urls[index]);
+        for (name, value) in envs {
+            launch = launch.env(name, value);
+        }
+        let mut process = Process::start(&launch, &self.tasks).unwrap();
+        let status = process.wait_exit(LIMIT).await.unwrap();
+        let (stdout, stderr) = (process.stdout(), process.stderr_tail());
+        Outcome { is_ok: status.success(), stdout, stderr }
+    }
+
+    async fn must(&self, index: usize, envs: &[(&str, &str)], args: &[&str]) -> String {
+        let outcome = self.courant(index, envs, args).await;
+        assert!(outcome.is_ok, "{args:?}: {}", outcome.stderr);
+        outcome.stdout
+    }
+
+    /// A file with `content`.
+    fn file(&self, name: &str, content: &str) -> String {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+fn example(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/stream-sum").join(name).display().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_replaced_while_journals_are_written() {
+    let mut it = Brokers::start(OLD).await;
+    let specs = it.file("specs.yaml", SPECS);
+    it.must(0, &[("BROKER_AUTH_KEYS", OLD)], &["journals", "apply", "--specs", &specs]).await;
+    let read = ["journals", "read", "-l", "name=auth/one"];
+    let mut expected = Vec::new();
+    for (stage, client) in [
+        (OLD.to_owned(), OLD),
+        (format!("{OLD},{NEW}"), OLD),
+        (format!("{NEW},{OLD}"), NEW),
+        (NEW.to_owned(), NEW),
+    ] {
+        for index in 0..3 {
+            if stage != OLD {
+                it.rekey(index, &stage).await;
+            }
+            // By way of a broker that may not be the primary, and may have other keys than it.
+            let line = format!("\"{} {index}\"", expected.len());
+            let input = it.file("input", &format!("{line}\n"));
+            let append = ["journals", "append", "-l", "name=auth/one", "-i", &input];
+            it.must((index + 1) % 3, &[("BROKER_AUTH_KEYS", client)], &append).await;
+            expected.push(line);
+        }
+        for index in 0..3 {
+            let found = it.must(index, &[("BROKER_AUTH_KEYS", client)], &read).await;
+            assert_eq!(found, expected.join("\n"));
+        }
+    }
+    let refused = it.courant(0, &[("BROKER_AUTH_KEYS", OLD)], &read).await;
+    assert!(!refused.is_ok && refused.stderr.contains("signature is invalid"), "{}", refused.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_and_applications_work_with_what_they_were_given() {
+    let it = Brokers::start(OLD).await;
+    let keys = [("BROKER_AUTH_KEYS", OLD), ("CONSUMER_AUTH_KEYS", NEW)];
+    let specs = it.file("specs.yaml", SPECS);
+    let refused = it.courant(0, &[], &["journals", "apply", "--specs", &specs]).await;
+    assert!(
+        !refused.is_ok && refused.stderr.contains("missing or empty Authorization token"),
+        "{}",
+        refused.stderr
+    );
+    assert!(refused.stderr.contains("check the auth keys"), "{}", refused.stderr);
+    it.must(0, &keys, &["journals", "apply", "--specs", &specs]).await;
+    let input = it.file("input", "\"kept\"\n");
+    let append = ["journals", "append", "-l", "name=auth/one", "-i", &input];
+    it.must(1, &keys, &append).await;
+
+    // A token of one journal reads that one, and knows of no other.
+    let make = ["token", "--allow", "LIST,READ", "-l", "name=auth/one", "--lifetime", "1h"];
+    let token = it.must(0, &keys[..1], &make).await;
+    let token = [("BROKER_AUTH_TOKEN", token.as_str())];
+    assert_eq!(it.must(2, &token, &["journals", "read", "-l", "name=auth/one"]).await, "\"kept\"");
+    let listed = it.must(1, &token, &["journals", "list"]).await;
+    assert!(listed.contains("auth/one") && !listed.contains("auth/two"), "{listed}");
+    let refused = it.courant(1, &token, &append).await;
+    assert!(
+        !refused.is_ok && refused.stderr.contains("missing required APPEND capability"),
+        "{}",
+        refused.stderr
+    );
+
+    // An application whose processes, journals and shards all need tokens.
+    it.must(0, &keys, &["journals", "apply", "--specs", &example("journals.yaml")]).await;
+    let (broker, etcd) = (format!("--broker.address={}", it.urls[0]), format!("--etcd.address={}", it.etcd));
+    let args = ["serve", &broker, &etcd, "--consumer.host=127.0.0.1", "--etcd.lease=10s"];
+    let mut launch = Launch::new("summer", binary("summer"), args, it.dir.path());
+    launch = launch.env("TMPDIR", it.dir.path().to_str().unwrap());
+    for (name, value) in keys {
+        launch = launch.env(name, value);
+    }
+    let (_summer, summer) = served(Process::start(&launch, &it.tasks).unwrap()).await;
+    let consumer = format!("--consumer.address={summer}");
+    let shards = example("shards.yaml");
+    let apply = ["shards", "apply", &consumer, "--specs", &shards];
+    let refused = it.courant(0, &keys[..1], &apply).await;
+    assert!(
+        !refused.is_ok && refused.stderr.contains("missing or empty Authorization token"),
+        "{}",
+        refused.stderr
+    );
+    it.must(0, &keys, &apply).await;
+    let args = ["run", &broker, "--chunker.streams=8", "--chunker.progress=plain"];
+    let launch = Launch::new("chunker", binary("chunker"), args, it.dir.path()).env("BROKER_AUTH_KEYS", OLD);
+    let mut chunker = Process::start(&launch, &it.tasks).unwrap();
+    let status = chunker.wait_exit(LIMIT).await.unwrap();
+    assert!(status.success(), "{}", chunker.stderr_tail());
+    assert!(chunker.stdout().contains("mismatches=0 duplicates=0"), "{}", chunker.stdout());
+}
