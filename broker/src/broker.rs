@@ -21,7 +21,7 @@ use proto::protocol::{BrokerSpec, ProcessSpec};
 use proto::{MemberId, Revision};
 use runtime::introspection::{self, Health};
 use runtime::server::{self, Listener};
-use runtime::{BoxError, CancellationToken, OnError, TaskGroup, json_gateway};
+use runtime::{BoxError, CancellationToken, OnError, TaskGroup, grpc_metrics, json_gateway};
 use stores::{Stores, StoresConfig};
 use tokio::sync::watch;
 use tonic::service::Routes;
@@ -266,7 +266,7 @@ async fn open_port(
 ) -> Result<(String, Health), BoxError> {
     let (clock, entropy) = (options.clock.clone(), options.entropy.clone());
     let journals = JournalServer::new(service).max_decoding_message_size(options.max_message_bytes);
-    let journals = Routes::new(journals);
+    let journals = grpc_metrics::counted(Routes::new(journals), gateway::SERVICE, &options.metrics, &clock);
     let (mut routes, health) = introspection::add(journals.clone(), gateway::SERVICE).await?;
     let address = match &options.etcd {
         EtcdChoice::Embedded => {

@@ -25,11 +25,11 @@ use futures::TryStreamExt;
 use proto::protocol::JournalSpec;
 use proto::{JournalName, Revision};
 use runtime::backoff::Backoff;
-use runtime::prometheus::IntCounter;
 use runtime::{CancellationToken, Clock, Entropy, OnError, TaskGroup};
 use stores::{Health, Store, StoreError, Stores};
 use tokio::sync::{Semaphore, watch};
 
+use crate::replica::{Held, ReplicaMetrics};
 use crate::spool::{CompletedSpool, LocalFile, SpoolDisk};
 
 /// Fragments of a broker that are compressed and uploaded to one store at a time. Each store has its own share: one that hangs
@@ -98,8 +98,8 @@ pub(crate) struct PersisterParts {
     pub(crate) spec_of: SpecOf,
     /// Time for the primary to store a fragment before other replicas do.
     pub(crate) replica_upload: Duration,
-    /// Counts stored fragments.
-    pub(crate) persisted: IntCounter,
+    /// Counts fragments that are stored, and that are not.
+    pub(crate) metrics: ReplicaMetrics,
 }
 
 #[derive(Clone)]
@@ -148,7 +148,7 @@ impl Persister {
         let inner = Arc::clone(&self.inner);
         let gone = inner.parts.tasks.token().clone();
         // Counted here, so that a drain which begins before the task does waits for it.
-        let pending = Pending::new(&inner.pending);
+        let pending = Pending::new(&inner, &upload.spool);
         self.inner.parts.tasks.spawn("fragment", OnError::Log, async move {
             let abandon = upload.abandon.clone();
             tokio::select! {
@@ -186,18 +186,22 @@ impl Persister {
 }
 
 /// Counts a fragment as pending while it lives.
-struct Pending(watch::Sender<usize>);
+struct Pending {
+    pending: watch::Sender<usize>,
+    _backlog: Held<2>,
+}
 
 impl Pending {
-    fn new(pending: &watch::Sender<usize>) -> Pending {
-        pending.send_modify(|pending| *pending += 1);
-        Pending(pending.clone())
+    fn new(persister: &Inner, spool: &CompletedSpool) -> Pending {
+        persister.pending.send_modify(|pending| *pending += 1);
+        let backlog = persister.parts.metrics.backlog(spool.completed.fragment.len());
+        Pending { pending: persister.pending.clone(), _backlog: backlog }
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        self.0.send_modify(|pending| *pending -= 1);
+        self.pending.send_modify(|pending| *pending -= 1);
     }
 }
 
@@ -223,7 +227,7 @@ impl Inner {
                 tracing::debug!(%journal, begin, end, "the stores hold a fragment already");
                 return self.remove(file).await;
             }
-            let _pending = pending.get_or_insert_with(|| Pending::new(&self.pending));
+            let _pending = pending.get_or_insert_with(|| Pending::new(self, &upload.spool));
             let error = match self.attempt_stores(&upload.spool, &spec, is_verified).await {
                 Ok(fragment) => return self.on_stored(fragment, file, upload.stored).await,
                 Err(error) => error,
@@ -344,7 +348,7 @@ impl Inner {
     }
 
     async fn on_stored(&self, fragment: Fragment, file: LocalFile, stored: Stored) {
-        self.parts.persisted.inc();
+        self.parts.metrics.persisted.inc();
         tracing::debug!(journal = %fragment.journal, path = fragment.content_path(), "persisted fragment");
         if !stored(fragment) {
             self.remove(file).await;

@@ -57,6 +57,7 @@ use refresh::{Problem, Refresh};
 
 pub(crate) use follow::Follow;
 pub(crate) use fragments::Epoch;
+pub(crate) use metrics::{Held, ReplicaMetrics};
 pub(crate) use refresh::rule::Keys;
 pub(crate) use view::Head;
 pub use view::IndexView;
@@ -96,7 +97,7 @@ pub struct ReplicaDeps {
     pub incarnation: u64,
     /// Whether this process still is the member that journals are assigned to: its lease has not expired.
     pub is_member: Arc<dyn Fn() -> bool + Send + Sync>,
-    pub(crate) metrics: metrics::SpoolMetrics,
+    pub(crate) metrics: ReplicaMetrics,
 }
 
 /// The parts of [`ReplicaDeps`] that its owner chooses.
@@ -154,7 +155,7 @@ impl ReplicaDeps {
             replica_upload,
         } = parts;
         let content = ContentSpace::new(Arc::clone(&disk), &data_dir, APPENDS_IN_FLIGHT_BYTES_MAX);
-        let metrics = metrics::SpoolMetrics::new(&metrics);
+        let metrics = ReplicaMetrics::new(&metrics);
         let persister = Persister::new(PersisterParts {
             clock: clock.clone(),
             entropy: entropy.clone(),
@@ -163,7 +164,7 @@ impl ReplicaDeps {
             disk: Arc::clone(&disk),
             spec_of,
             replica_upload,
-            persisted: metrics.persisted.clone(),
+            metrics: metrics.clone(),
         });
         let listings = Listings::new(clock.clone(), tasks.clone(), stores.clone(), names);
         ReplicaDeps {

@@ -20,7 +20,7 @@ use proto::consumer::ConsumerSpec;
 use proto::protocol::ProcessSpec;
 use runtime::introspection::{self, Health};
 use runtime::server::{self, Listener};
-use runtime::{BoxError, CancellationToken, OnError, TaskGroup, json_gateway};
+use runtime::{BoxError, CancellationToken, OnError, TaskGroup, grpc_metrics, json_gateway};
 use stores::{Environment, StoreTimes, Stores, StoresConfig};
 use tokio::sync::watch;
 use tonic::service::Routes;
@@ -327,6 +327,7 @@ async fn serve(
     let (resolver, peers) = (context.resolver.clone(), context.peers.clone());
     let service = ShardService::new(resolver, peers, options.clock.clone(), options.auth_keys.clone());
     let shards = Routes::new(service.into_server(options.max_message_bytes));
+    let shards = grpc_metrics::counted(shards, SERVICE, &options.metrics, &options.clock);
     let (origins, request_max) = (&options.allow_origin, options.max_message_bytes);
     let json = json_gateway::router(&shards, &JSON_RULES, origins, request_max);
     let (routes, health) = introspection::add(shards, SERVICE).await?;

@@ -44,6 +44,8 @@ struct RecoveryMetrics {
     hints_written: IntGaugeVec,
     played: IntCounterVec,
     played_bytes: IntCounterVec,
+    remaining: IntGaugeVec,
+    recovered_bytes: IntCounter,
 }
 
 /// Where played operations are counted: before a shard became primary, and after.
@@ -78,6 +80,15 @@ impl RecoveryMetrics {
                 "courant_shard_played_bytes_total",
                 "Bytes of recovery logs that were played by shards which became primary, before and after that.",
                 &["shard", "when"],
+            ),
+            remaining: metrics.gauge_vec(
+                "courant_shard_recovery_remaining_bytes",
+                "Bytes of its recovery log which a shard that is not primary has not read yet.",
+                &["shard"],
+            ),
+            recovered_bytes: metrics.counter(
+                "gazette_recoverylog_recovered_bytes_total",
+                "Bytes of recovery logs that were played.",
             ),
         }
     }
@@ -161,7 +172,7 @@ impl ConsumerMetrics {
         {
             drop(counter.remove_label_values(&[shard]));
         }
-        for gauge in [&self.producers, &self.recovery.hints_written] {
+        for gauge in [&self.producers, &self.recovery.hints_written, &self.recovery.remaining] {
             drop(gauge.remove_label_values(&[shard]));
         }
         for (phase, kind) in PHASES {
@@ -256,8 +267,15 @@ impl ShardMetrics {
         self.all.recovery.fenced.with_label_values(&[&self.fqn]).inc();
     }
 
+    /// So many bytes of the recovery log are still to be read.
+    pub fn recovering(&self, remaining: i64) {
+        self.all.recovery.remaining.with_label_values(&[&self.fqn]).set(remaining);
+    }
+
     /// The recovery log was played, and taken over.
     pub fn recovered(&self, played: &Played) {
+        self.recovering(0);
+        self.all.recovery.recovered_bytes.inc_by(played.read.bytes);
         let (all, after) = (played.read, played.read_after_request);
         let before = (all.operations - after.operations, all.bytes - after.bytes);
         for (when, (operations, bytes)) in WHEN.into_iter().zip([before, (after.operations, after.bytes)]) {
@@ -358,6 +376,8 @@ mod tests {
         first.failed();
         first.fenced();
         first.hints_written(1);
+        first.recovering(5);
+        assert!(metrics.render().contains(r#"remaining_bytes{shard="/p/items/shard-a"} 5"#));
         first.recovered(&played());
         first.status(Some("PRIMARY"), None);
         first.ended();

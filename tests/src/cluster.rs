@@ -35,11 +35,13 @@ pub struct ClusterOptions {
     pub lease: &'static str,
     /// `--log.level` of broker and summers.
     pub log_level: &'static str,
+    /// Further arguments of summers.
+    pub summer_args: &'static [&'static str],
 }
 
 impl Default for ClusterOptions {
     fn default() -> Self {
-        ClusterOptions { durability: "process", lease: "5s", log_level: "warn" }
+        ClusterOptions { durability: "process", lease: "5s", log_level: "warn", summer_args: &[] }
     }
 }
 
@@ -139,6 +141,7 @@ impl Cluster {
             format!("--etcd.lease={}", self.options.lease),
             format!("--log.level={}", self.options.log_level),
         ];
+        let args = args.into_iter().chain(self.options.summer_args.iter().map(|arg| (*arg).to_owned()));
         let name = format!("summer-{index}");
         let work = self.dir.path().join(&name);
         std::fs::create_dir_all(&work).expect("the cluster's directory is writable");

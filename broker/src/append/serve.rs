@@ -412,11 +412,17 @@ where
             span: Span::current(),
             reply,
         };
+        let deps = &self.context.deps;
+        let received_at = deps.clock.now();
         // The sum is taken while the group is formed and written.
         let (outcome, sum) = futures::join!(replica.append(job, outcome), self.sum(&received.content));
         self.sum = Some(sum);
         match outcome {
             Outcome::Committed(place, codec) => {
+                if place.end > place.begin {
+                    let took = deps.clock.now().saturating_duration_since(received_at);
+                    deps.metrics.append_seconds.observe(took.as_secs_f64());
+                }
                 let mut commit = Fragment::empty(replica.journal().clone(), place.begin, codec);
                 (commit.end, commit.sum) = (place.end, sum);
                 Ok(Step::Answer(committed(&commit, &place, &received, &at.header)))

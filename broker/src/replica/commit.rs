@@ -5,10 +5,12 @@ use std::sync::Arc;
 use fragment::Fragment;
 use futures::FutureExt;
 use proto::JournalName;
+use runtime::Instant;
 use runtime::trace;
 use tokio::sync::oneshot;
 use tracing::Span;
 
+use super::metrics::Held;
 use super::owner::{Owner, Worked};
 use super::synchronise::NOTIFY_AFTER;
 use super::view::Head;
@@ -38,8 +40,15 @@ pub(super) struct Settlement {
     answers: Vec<Answer>,
     completed: Option<CompletedSpool>,
     written: Option<Written>,
+    sent: Option<Sent>,
     /// Of the group, which ends here.
     _span: Span,
+}
+
+/// A group that other replicas are to acknowledge.
+struct Sent {
+    at: Instant,
+    _unacknowledged: Held,
 }
 
 /// The span of a group's commit: part of the trace of its first append that is traced, and linked to those of the others.
@@ -97,6 +106,7 @@ impl Owner {
                     answers,
                     completed: None,
                     written: None,
+                    sent: None,
                     _span: Span::none(),
                 });
                 continue;
@@ -198,6 +208,11 @@ impl Owner {
             Ok(()) => {
                 metrics.commits.inc();
                 metrics.commit_bytes.inc_by(bytes);
+                if bytes > 0 {
+                    let is_committed = |answer: &&Answer| matches!(answer.1, Outcome::Committed(..));
+                    metrics.group_appends.observe(answers.iter().filter(is_committed).count() as f64);
+                    metrics.group_bytes.observe(bytes as f64);
+                }
                 answers
             }
             Err(err) => {
@@ -208,13 +223,15 @@ impl Owner {
             }
         };
         let has_peers = !writer.scatter.is_empty();
+        let sent = has_peers
+            .then(|| Sent { at: self.deps.clock.now(), _unacknowledged: metrics.unacknowledged(bytes) });
         let send_error = match self.route {
             Some(_) => writer.scatter.failed().cloned(),
             // Torn down meanwhile, so that nobody's acknowledgement will come.
             None => Some(PipelineError::TornDown),
         };
         self.writer = Some(writer);
-        self.ledger.write(Settlement { answers, completed, written: Some(written), _span: span });
+        self.ledger.write(Settlement { answers, completed, written: Some(written), sent, _span: span });
         if self.deps.durability == Durability::Process {
             self.ledger.on_synced(self.ledger.written());
         }
@@ -292,6 +309,10 @@ impl Owner {
         let mut is_changed = false;
         for mut group in self.ledger.take_settled() {
             answers.append(&mut group.answers);
+            if let Some(sent) = &group.sent {
+                let took = self.deps.clock.now().saturating_duration_since(sent.at);
+                self.deps.metrics.replication_seconds.observe(took.as_secs_f64());
+            }
             is_changed |= self.enter(group);
         }
         if is_changed {

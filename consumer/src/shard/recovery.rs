@@ -13,7 +13,7 @@ use proto::consumer::{
 use proto::protocol::LabelSelector;
 use proto::recoverylog::FsmHints;
 use proto::{JournalName, labels};
-use recoverylog::{Author, PlayError, Played, Player, Recorder};
+use recoverylog::{Author, PlayError, Played, Player, Progress, Recorder};
 use runtime::backoff::Backoff;
 use runtime::{BoxError, TaskGroup, trace};
 
@@ -143,6 +143,7 @@ impl Playing {
                 self.await_predecessor(process, core).await;
             }
         });
+        let mut progress = self.player.subscribe();
         let mut is_tailing = false;
         let mut is_injected = false;
         loop {
@@ -158,6 +159,10 @@ impl Playing {
                 () = self.player.tailing(), if !is_tailing => {
                     is_tailing = true;
                     core.report(number, ReplicaStatus::new(Code::Standby));
+                }
+                Ok(()) = progress.changed() => {
+                    let remaining = progress.borrow_and_update().as_ref().map_or(0, Progress::remaining);
+                    core.metrics.recovering(remaining);
                 }
             }
         }

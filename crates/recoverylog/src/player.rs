@@ -69,6 +69,13 @@ pub struct Player {
     shared: Arc<Shared>,
 }
 
+impl Progress {
+    /// Bytes of the log which were not read yet, as far as is known.
+    pub fn remaining(&self) -> i64 {
+        self.head.saturating_sub(self.offset).max(0)
+    }
+}
+
 impl Player {
     /// Starts to play `hints` into `dir`, which is wiped, as a task of `tasks`. When they are cancelled, so is it.
     ///
@@ -139,6 +146,11 @@ impl Player {
     /// How far the playback has come, once it has begun.
     pub fn progress(&self) -> Option<Progress> {
         self.shared.progress.borrow().clone()
+    }
+
+    /// Follows how far the playback has come; `None` before it has begun.
+    pub fn subscribe(&self) -> watch::Receiver<Option<Progress>> {
+        self.shared.progress.clone()
     }
 
     /// Waits until the playback completed, as it was asked to. May be called again.

@@ -115,7 +115,7 @@ pub fn chain_text(error: &(dyn Error + 'static)) -> String {
 }
 
 /// The name of a code as Go prints it.
-fn code_name(code: Code) -> &'static str {
+pub(crate) fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "Canceled",

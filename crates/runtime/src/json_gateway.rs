@@ -25,7 +25,7 @@ use http::header::{
 };
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use prost_reflect::{DynamicMessage, MethodDescriptor};
+use prost_reflect::{DynamicMessage, MethodDescriptor, ServiceDescriptor};
 use tonic::service::Routes;
 use tonic::{Status, Streaming};
 
@@ -56,7 +56,7 @@ pub struct Rule {
 pub fn router(service: &Routes, rules: &[Rule], origins: &[String], request_bytes_max: usize) -> Router {
     let origins: Arc<[String]> = origins.into();
     rules.iter().fold(Router::new(), |router, rule| {
-        let served = POOL.get_service_by_name(rule.service).expect("rules name services of the protocol");
+        let served = self::service(rule.service).expect("rules name services of the protocol");
         let method = served.methods().find(|method| method.name() == rule.method);
         let endpoint = Arc::new(Endpoint {
             service: service.clone(),
@@ -68,6 +68,11 @@ pub fn router(service: &Routes, rules: &[Rule], origins: &[String], request_byte
         });
         router.route(rule.path, any(move |request: Request| async move { endpoint.answer(request).await }))
     })
+}
+
+/// A service of the protocol, by its full name.
+pub(crate) fn service(name: &str) -> Option<ServiceDescriptor> {
+    POOL.get_service_by_name(name)
 }
 
 /// One method.

@@ -9,6 +9,7 @@ mod clock;
 pub mod config;
 mod entropy;
 pub mod grpc;
+pub mod grpc_metrics;
 pub mod introspection;
 pub mod json_gateway;
 pub mod limits;

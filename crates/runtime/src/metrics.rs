@@ -1,15 +1,15 @@
-//! Metrics of one process, in the Prometheus text format.
+//! Metrics of one process, in the Prometheus text format. Those which have no series yet are named, too.
 //!
 //! Asking twice for a metric of one name returns the same metric, so that parts of a program which are started more
 //! than once (clients, stores) need not know of each other.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::core::Collector;
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
 
@@ -17,7 +17,15 @@ use prometheus::{
 #[derive(Clone, Default)]
 pub struct Metrics {
     registry: Registry,
-    known: Arc<Mutex<BTreeMap<String, Box<dyn Any + Send + Sync>>>>,
+    known: Arc<Mutex<BTreeMap<String, Known>>>,
+}
+
+/// A metric that was asked for.
+struct Known {
+    metric: Box<dyn Any + Send + Sync>,
+    help: String,
+    /// Its type, in the words of the text format.
+    kind: &'static str,
 }
 
 impl Metrics {
@@ -42,36 +50,51 @@ impl Metrics {
     /// All metrics in the Prometheus text format.
     pub fn render(&self) -> String {
         let mut text = String::new();
-        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
+        let gathered = self.registry.gather();
+        if let Err(error) = TextEncoder::new().encode_utf8(&gathered, &mut text) {
             tracing::error!(%error, "cannot render metrics");
+        }
+        let shown: BTreeSet<&str> = gathered.iter().map(|family| family.name()).collect();
+        for (name, Known { help, kind, .. }) in
+            self.known.lock().unwrap_or_else(PoisonError::into_inner).iter()
+        {
+            if !shown.contains(name.as_str()) {
+                text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+            }
         }
         text
     }
 
     /// A counter without labels.
     pub fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.obtain(name, || IntCounter::new(name, help))
+        self.obtain(name, help, "counter", || IntCounter::new(name, help))
     }
 
     /// Counters by label values.
     pub fn counter_vec(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.obtain(name, || IntCounterVec::new(Opts::new(name, help), labels))
+        self.obtain(name, help, "counter", || IntCounterVec::new(Opts::new(name, help), labels))
     }
 
     /// A gauge without labels.
     pub fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.obtain(name, || IntGauge::new(name, help))
+        self.obtain(name, help, "gauge", || IntGauge::new(name, help))
     }
 
     /// Gauges by label values.
     pub fn gauge_vec(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.obtain(name, || IntGaugeVec::new(Opts::new(name, help), labels))
+        self.obtain(name, help, "gauge", || IntGaugeVec::new(Opts::new(name, help), labels))
     }
 
     /// Histograms by label values. `buckets` are upper bounds, ascending.
     pub fn histogram_vec(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
         let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        self.obtain(name, || HistogramVec::new(opts, labels))
+        self.obtain(name, help, "histogram", || HistogramVec::new(opts, labels))
+    }
+
+    /// A histogram without labels. `buckets` are upper bounds, ascending.
+    pub fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+        let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.obtain(name, help, "histogram", || Histogram::with_opts(opts))
     }
 
     /// The metric of this name, made now if it is new.
@@ -79,17 +102,24 @@ impl Metrics {
     /// # Panics
     /// If the name or the labels are malformed, or the name is taken by a metric of another type: both are fixed in
     /// the source.
-    fn obtain<M>(&self, name: &str, make: impl FnOnce() -> prometheus::Result<M>) -> M
+    fn obtain<M>(
+        &self,
+        name: &str,
+        help: &str,
+        kind: &'static str,
+        make: impl FnOnce() -> prometheus::Result<M>,
+    ) -> M
     where
         M: Collector + Clone + Send + Sync + 'static,
     {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(metric) = known.get(name) {
-            return metric.downcast_ref::<M>().expect("one name has one type").clone();
+        if let Some(known) = known.get(name) {
+            return known.metric.downcast_ref::<M>().expect("one name has one type").clone();
         }
         let metric = make().expect("names and labels are fixed in the source");
         self.registry.register(Box::new(metric.clone())).expect("the name was not known");
-        known.insert(name.to_owned(), Box::new(metric.clone()));
+        let known_metric = Known { metric: Box::new(metric.clone()), help: help.to_owned(), kind };
+        known.insert(name.to_owned(), known_metric);
         metric
     }
 }
@@ -115,6 +145,15 @@ mod tests {
         assert!(text.contains("c_total 2"), "{text}");
         assert!(text.contains(r#"g{journal="a/b"} 5"#), "{text}");
         assert!(text.contains(r#"h_bucket{s="x",le="1"} 1"#), "{text}");
+    }
+
+    #[test]
+    fn metrics_without_series_are_named() {
+        let metrics = Metrics::new();
+        let failures = metrics.counter_vec("f_total", "Failures.", &["what"]);
+        assert_eq!(metrics.render(), "# HELP f_total Failures.\n# TYPE f_total counter\n");
+        failures.with_label_values(&["x"]).inc();
+        assert_eq!(metrics.render().matches("# TYPE f_total counter\n").count(), 1);
     }
 
     #[test]

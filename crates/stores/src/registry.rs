@@ -77,6 +77,8 @@ impl Stores {
     /// A process's stores. Nothing is opened yet.
     pub fn new(config: StoresConfig) -> Stores {
         let active = config.metrics.gauge("gazette_store_active", "Fragment stores in use.");
+        // So that they are named before a store is used.
+        drop(StoreMetrics::new(&config.metrics, "".into()));
         let known = Known { stores: BTreeMap::new(), swept: config.clock.now() };
         Stores { inner: Arc::new(Inner { config, active, known: Mutex::new(known) }) }
     }
