@@ -195,7 +195,7 @@ impl HttpBody for Counted {
             if let Some(data) = frame.data_ref() {
                 let begun = self.frames.begun_in(data);
                 self.messages.inc_by(begun);
-            } else if let (Some(trailers), Some(call)) = (frame.trailers_ref(), &mut self.call) {
+            } else if let (Some(trailers), Some(mut call)) = (frame.trailers_ref(), self.call.take()) {
                 call.note(trailers);
             }
         }
