@@ -61,6 +61,11 @@ async fn metrics_and_readiness_are_on_the_same_port() {
     for line in [
         r#"gazette_journal_server_completed_totals{operation="Append",status="ok"}"#,
         r#"gazette_write_head{journal="a/journal"} 7"#,
+        "courant_append_seconds_count 1",
+        "courant_append_group_appends_sum 1",
+        "courant_append_group_bytes_sum 7",
+        "# TYPE courant_read_copy_failures_total counter",
+        r#"grpc_server_handled_total{grpc_code="OK",grpc_method="Append",grpc_service="protocol.Journal","#,
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }

@@ -33,6 +33,29 @@ async fn every_replica_has_what_was_appended_through_any_broker() {
     cluster.until_replicas_have(&expected).await;
     let read = cluster.at(3).read_all(ReadRequest { journal: NAME.to_owned(), ..Default::default() }).await;
     assert_eq!(content(&read), expected, "by proxy too");
+
+    let mut totals = [0.0; 3];
+    for index in 0..4 {
+        let metrics = cluster.at(index).http("/debug/metrics").await;
+        let names = [
+            "courant_append_group_bytes_sum",
+            "courant_append_seconds_count",
+            "courant_replication_seconds_count",
+        ];
+        for (total, name) in totals.iter_mut().zip(names) {
+            *total += value_of(&metrics, name);
+        }
+        assert_eq!(value_of(&metrics, "courant_replication_lag_bytes"), 0.0, "all of it was acknowledged");
+    }
+    let [bytes, appends, groups] = totals;
+    assert_eq!((bytes, appends), (1_200_000.0, 4.0), "each is counted once, by its primary");
+    assert!(groups >= 4.0, "{groups}");
+}
+
+/// The value of a metric without labels.
+fn value_of(metrics: &str, name: &str) -> f64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{name} is not in\n{metrics}")).parse().unwrap()
 }
 
 #[tokio::test]
