@@ -6,6 +6,7 @@
 
 mod floor;
 mod leave;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use proto::protocol::{BrokerSpec, ProcessSpec};
 use proto::{MemberId, Revision};
 use runtime::introspection::{self, Health};
 use runtime::server::{self, Listener};
+use runtime::tls::ClientTls;
 use runtime::{BoxError, CancellationToken, OnError, TaskGroup, grpc_metrics, json_gateway};
 use stores::{Stores, StoresConfig};
 use tokio::sync::watch;
@@ -42,6 +44,7 @@ use crate::resolver::Resolver;
 use crate::retention;
 use crate::service::{JournalService, Shell};
 use crate::sync_mark::EtcdMarks;
+use tls::Tls;
 
 /// Open requests may go on for this long once the port closes.
 const SERVER_DRAIN: Duration = Duration::from_secs(15);
@@ -124,12 +127,13 @@ impl Broker {
         let data_dir = DataDir::open(&options.data_dir)?;
         let me = data_dir.member_id(&options.zone, options.id.as_deref(), &options.entropy)?;
         let stores = open_stores(&options, &data_dir, &groups.stores)?;
+        let tls = Tls::load(&options)?;
         // A broker that cannot reach etcd refuses connections, so that clients and peers turn to others at once.
         let reached = match &options.etcd {
             EtcdChoice::Embedded => None,
-            EtcdChoice::Address(address) => Some(Box::pin(connect(&options, address, groups)).await?),
+            EtcdChoice::Address(address) => Some(Box::pin(connect(&options, address, &tls, groups)).await?),
         };
-        let listener = Listener::bind(&options.bind).await?;
+        let listener = Listener::bind(&options.bind).await?.with_tls(tls.server.clone());
         let endpoint = listener.endpoint(&options.host);
         let (shells, shell) = watch::channel(None);
         let metrics = BrokerMetrics::new(&options.metrics);
@@ -139,7 +143,7 @@ impl Broker {
         let (address, health) = Box::pin(open_port(&options, &data_dir, listener, service, groups)).await?;
         let etcd = match reached {
             Some(etcd) => etcd,
-            None => Box::pin(connect(&options, &address, groups)).await?,
+            None => Box::pin(connect(&options, &address, &tls, groups)).await?,
         };
         let schema = JournalSchema { max_replication: options.max_replication };
         let (membership, revision) = Box::pin(announce(&options, &data_dir, &etcd, &me, &endpoint)).await?;
@@ -150,7 +154,7 @@ impl Broker {
         let incarnation = Box::pin(marks.incarnation(options.entropy.u64())).await?;
         let lease = membership.lease().clone();
         let etcd = EtcdParts { marks, incarnation, lease };
-        let replicas = replica_deps(&options, &data_dir, &stores, (&mirror, etcd), groups);
+        let replicas = replica_deps(&options, &data_dir, &stores, &tls.peers, (&mirror, etcd), groups);
         let appends = append_options(&options, &data_dir, &groups.work);
         let resolver = Resolver::start(
             me.clone(),
@@ -158,7 +162,7 @@ impl Broker {
             replicas.clone(),
             appends.clone(),
             metrics,
-            Peers::near(&me.zone, &options.clock, authorizer(&options)),
+            Peers::near(&me.zone, &options.clock, authorizer(&options), tls.peers),
             &groups.work,
         );
         if options.enforce_retention {
@@ -311,9 +315,15 @@ fn spawn_server(listener: Listener, router: Router, options: &BrokerOptions, gro
     tasks.spawn("listener", OnError::CancelGroup, serve);
 }
 
-async fn connect(options: &BrokerOptions, address: &str, groups: &Groups) -> Result<Etcd, BoxError> {
+async fn connect(
+    options: &BrokerOptions,
+    address: &str,
+    tls: &Tls,
+    groups: &Groups,
+) -> Result<Etcd, BoxError> {
     let etcd = EtcdOptions {
         lease_ttl: options.lease_ttl,
+        tls: tls.of_etcd(options)?,
         clock: options.clock.clone(),
         tasks: groups.member.clone(),
     };
@@ -403,6 +413,7 @@ fn replica_deps(
     options: &BrokerOptions,
     data_dir: &DataDir,
     stores: &Stores,
+    tls: &ClientTls,
     (mirror, etcd): (&Mirror, EtcdParts),
     groups: &Groups,
 ) -> ReplicaDeps {
@@ -411,7 +422,7 @@ fn replica_deps(
     let names = journal_names(mirror);
     let mirror = mirror.clone();
     // Apart from the connections of requests, which may be many.
-    let peers = Peers::near(&options.zone, &options.clock, authorizer(options));
+    let peers = Peers::near(&options.zone, &options.clock, authorizer(options), tls.clone());
     let mut deps = ReplicaDeps::new(ReplicaParts {
         clock: options.clock.clone(),
         entropy: options.entropy.clone(),

@@ -3,8 +3,6 @@
 //! Without `--etcd.address` the broker is a convenience for one machine: it embeds etcd, listens on loopback and port
 //! 8080, and stores fragments below its data directory. With it, defaults are those of a Gazette broker.
 
-mod unsupported;
-
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,14 +13,13 @@ use fragment::index::OFFSET_JUMP_AGE_SECONDS;
 use keyspace::KeyPrefix;
 use proto::Invalid;
 use runtime::config::{ConfigError, DebugArgs, EtcdArgs, LogArgs, Secret, parse_duration};
+use runtime::tls::{ClientTlsFiles, ServerTlsFiles};
 use runtime::{Clock, Entropy, Metrics, grpc};
 use stores::{Environment, StoreTimes};
 
 use crate::append::{OUTAGE_FREE_BYTES_MIN, OUTAGE_GRACE};
 use crate::key_space::DEFAULT_PREFIX;
 use crate::spool::{Durability, OsDisk, SpoolDisk};
-
-pub use unsupported::UnsupportedArgs;
 
 /// Where a broker that embeds etcd listens.
 const EMBEDDED_HOST: &str = "127.0.0.1";
@@ -32,6 +29,8 @@ const ANY_HOST: &str = "0.0.0.0";
 /// Lease of a broker that embeds etcd. Nobody outlives it who could take its journals over, so that a stopped and
 /// resumed process need not lose them; the process that follows it evicts it at once.
 const EMBEDDED_LEASE: Duration = Duration::from_secs(3600);
+
+runtime::server_tls_args!("broker", "BROKER");
 
 /// Options of `courant serve`.
 #[derive(Debug, Clone, clap::Args)]
@@ -201,9 +200,12 @@ pub struct BrokerConfig {
         hide_env_values = true
     )]
     pub auth_keys: Option<Secret>,
-    /// Options which are refused.
+    /// TLS of the port.
     #[command(flatten)]
-    pub unsupported: UnsupportedArgs,
+    pub server_tls: ServerTlsArgs,
+    /// TLS towards other brokers.
+    #[command(flatten)]
+    pub peer_tls: PeerTlsArgs,
 }
 
 /// The value of `--broker.durability`.
@@ -244,6 +246,12 @@ pub struct BrokerOptions {
     pub bind: String,
     /// Host under which others reach the listener.
     pub host: String,
+    /// TLS of the listener, if it has any.
+    pub server_tls: Option<ServerTlsFiles>,
+    /// TLS towards other brokers whose endpoints are of `https`, and towards an embedded etcd on the own listener.
+    pub peer_tls: ClientTlsFiles,
+    /// TLS towards an etcd at an address of `https`.
+    pub etcd_tls: ClientTlsFiles,
     /// Directory of spools and of the embedded etcd.
     pub data_dir: PathBuf,
     /// What an acknowledgement promises.
@@ -348,6 +356,9 @@ impl BrokerOptions {
             id: None,
             bind: format!("{EMBEDDED_HOST}:0"),
             host: EMBEDDED_HOST.to_owned(),
+            server_tls: None,
+            peer_tls: ClientTlsFiles::default(),
+            etcd_tls: ClientTlsFiles::default(),
             data_dir,
             durability: Durability::Process,
             etcd: EtcdChoice::Embedded,
@@ -388,8 +399,11 @@ impl BrokerOptions {
     /// If an option has a value that cannot be honoured.
     pub fn from_args(args: ServeArgs) -> Result<BrokerOptions, OptionsError> {
         let ServeArgs { broker, etcd, log: _, debug } = args;
-        broker.unsupported.refuse()?;
-        etcd.refuse_unsupported()?;
+        etcd.validate()?;
+        let server_tls = broker.server_tls.options().server()?;
+        // As in Gazette, those of peers are for a broker which has TLS itself.
+        let peer_tls = broker.peer_tls.options().client()?;
+        let peer_tls = if server_tls.is_some() { peer_tls } else { ClientTlsFiles::default() };
         let auth_keys = parse_keys(broker.auth_keys.as_ref())?;
         let choice = etcd.address().map_or(EtcdChoice::Embedded, |a| EtcdChoice::Address(a.to_owned()));
         let is_embedded = choice == EtcdChoice::Embedded;
@@ -408,6 +422,9 @@ impl BrokerOptions {
             id: given(broker.id),
             bind,
             host,
+            server_tls,
+            peer_tls,
+            etcd_tls: etcd.tls.options().client()?,
             data_dir: broker.data_dir,
             durability: broker.durability.into(),
             etcd: choice,
@@ -534,15 +551,41 @@ mod tests {
     }
 
     #[test]
+    fn peers_have_tls_where_the_broker_has_it() {
+        let peer = ["--broker.peer-ca-file=ca", "--etcd.trusted-ca-file=etcd-ca"];
+        let server = ["--broker.server-cert-file=c", "--broker.server-cert-key-file=k"];
+        let plain = options(&peer).unwrap();
+        assert_eq!((plain.server_tls, plain.peer_tls), (None, ClientTlsFiles::default()));
+        assert_eq!(plain.etcd_tls.ca, Some("etcd-ca".into()));
+        let got = options(&[&peer[..], &server].concat()).unwrap();
+        assert_eq!(got.peer_tls, ClientTlsFiles { identity: None, ca: Some("ca".into()) });
+        let files = got.server_tls.unwrap();
+        assert_eq!((files.identity.cert, files.client_ca), (PathBuf::from("c"), None));
+    }
+
+    #[test]
     fn values_that_cannot_be_honoured_are_refused() {
         for (arg, expected) in [
             (
                 "--broker.auth-keys=Zm9v,secret",
                 "--broker.auth-keys: key 2 is not standard base64 (with padding)",
             ),
-            ("--broker.server-cert-file=x", "--broker.server-cert-file is not supported yet"),
-            ("--broker.peer-ca-file=x", "--broker.peer-ca-file is not supported yet"),
-            ("--etcd.trusted-ca-file=x", "--etcd.trusted-ca-file is not supported yet"),
+            (
+                "--broker.server-cert-file=x",
+                "--broker.server-cert-key-file: is missing; expected a file beside --broker.server-cert-file",
+            ),
+            (
+                "--broker.server-ca-file=x",
+                "--broker.server-cert-file: is missing; expected a file beside --broker.server-ca-file",
+            ),
+            (
+                "--broker.peer-cert-key-file=x",
+                "--broker.peer-cert-file: is missing; expected a file beside --broker.peer-cert-key-file",
+            ),
+            (
+                "--etcd.cert-file=x",
+                "--etcd.cert-key-file: is missing; expected a file beside --etcd.cert-file",
+            ),
         ] {
             assert_eq!(options(&[arg]).unwrap_err(), expected);
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use auth::{Authorizer, Capability, Grant};
 use proto::protocol::journal_client::JournalClient;
 use proto::protocol::{Header, Route};
+use runtime::tls::ClientTls;
 use runtime::{BoxError, Clock, Instant, grpc, trace};
 use tonic::Request;
 use tonic::transport::Channel;
@@ -30,6 +31,7 @@ struct Inner {
     clock: Clock,
     /// What this broker asks others as.
     authorizer: Authorizer,
+    tls: ClientTls,
     connections: Mutex<BTreeMap<String, Connection>>,
     /// Counts choices, which spreads them.
     choices: AtomicUsize,
@@ -43,17 +45,19 @@ pub struct Peers {
 
 impl Default for Peers {
     fn default() -> Peers {
-        Peers::near("", &Clock::system(), Authorizer::none())
+        Peers::near("", &Clock::system(), Authorizer::none(), ClientTls::default())
     }
 }
 
 impl Peers {
-    /// Connections of a broker in `zone`, whose requests `authorizer` authorizes: brokers of this zone are preferred.
-    pub fn near(zone: &str, clock: &Clock, authorizer: Authorizer) -> Peers {
+    /// Connections of a broker in `zone`, whose requests `authorizer` authorizes: brokers of this zone are preferred. `tls` is
+    /// for endpoints of `https`.
+    pub fn near(zone: &str, clock: &Clock, authorizer: Authorizer, tls: ClientTls) -> Peers {
         let inner = Inner {
             zone: zone.to_owned(),
             clock: clock.clone(),
             authorizer,
+            tls,
             connections: Mutex::default(),
             choices: AtomicUsize::new(0),
         };
@@ -69,7 +73,7 @@ impl Peers {
         let channel = match connections.get(endpoint) {
             Some(connection) => connection.channel.clone(),
             None => {
-                let channel = grpc::channel(endpoint)?;
+                let channel = grpc::secure_channel(endpoint, &self.inner.tls)?;
                 if connections.len() >= CONNECTIONS_MAX {
                     connections.clear();
                 }
@@ -219,7 +223,7 @@ mod tests {
     #[tokio::test]
     async fn the_next_is_asked_where_one_cannot_be_reached() {
         let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let peers = Peers::near("y", &Clock::system(), Authorizer::none());
+        let peers = Peers::near("y", &Clock::system(), Authorizer::none(), ClientTls::default());
         let route = Route {
             members: vec![
                 Id { zone: "y".to_owned(), suffix: "gone".to_owned() },

@@ -524,6 +524,7 @@ async fn a_pulse_publishes_the_route_of_a_journal_that_nobody_appends_to() {
     fixture.apply(vec![upsert(journal(NAME), 0)]).await;
     let options = EtcdOptions {
         lease_ttl: Duration::from_secs(20),
+        tls: Default::default(),
         clock: Clock::system(),
         tasks: TaskGroup::new("test"),
     };

@@ -247,6 +247,7 @@ async fn clients_of_the_embedded_etcd_do_not_hold_a_stopping_broker() {
     let tasks = runtime::TaskGroup::new("client");
     let options = keyspace::EtcdOptions {
         lease_ttl: Duration::from_secs(10),
+        tls: Default::default(),
         clock: runtime::Clock::system(),
         tasks: tasks.clone(),
     };

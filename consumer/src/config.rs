@@ -10,9 +10,9 @@ use auth::{Authorizer, Keys};
 use keyspace::KeyPrefix;
 use proto::{Invalid, MemberId};
 use runtime::config::{
-    BrokerClientArgs, ConfigError, DebugArgs, EtcdArgs, LogArgs, Secret, is_set, parse_duration, pet_name,
-    refuse,
+    BrokerClientArgs, ConfigError, DebugArgs, EtcdArgs, LogArgs, Secret, parse_duration, pet_name,
 };
+use runtime::tls::{ClientTlsFiles, ServerTlsFiles};
 use runtime::{Clock, Entropy, Metrics, grpc};
 
 use crate::prune::INTERVAL as PRUNE_INTERVAL;
@@ -21,6 +21,8 @@ use crate::shard::hint_pace::GROWTH_BYTES;
 const LOOPBACK: &str = "127.0.0.1";
 /// What the names of groups begin with.
 const PREFIX: &str = "/gazette/consumers";
+
+runtime::server_tls_args!("consumer", "CONSUMER");
 
 /// Options of `serve`.
 #[derive(Clone, Debug, clap::Args)]
@@ -109,75 +111,12 @@ pub struct ConsumerArgs {
         hide_env_values = true
     )]
     pub auth_keys: Option<Secret>,
-    /// Options which are refused.
+    /// TLS of the port.
     #[command(flatten)]
-    pub unsupported: UnsupportedArgs,
-}
-
-/// Options of features that are not there yet.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct UnsupportedArgs {
-    /// Server certificate (not supported yet).
-    #[arg(
-        id = "consumer.server-cert-file",
-        long = "consumer.server-cert-file",
-        env = "CONSUMER_SERVER_CERT_FILE",
-        value_name = "FILE"
-    )]
-    pub server_cert_file: Option<PathBuf>,
-    /// Key of the server certificate (not supported yet).
-    #[arg(
-        id = "consumer.server-cert-key-file",
-        long = "consumer.server-cert-key-file",
-        env = "CONSUMER_SERVER_CERT_KEY_FILE",
-        value_name = "FILE"
-    )]
-    pub server_cert_key_file: Option<PathBuf>,
-    /// Certificate authority of clients (not supported yet).
-    #[arg(
-        id = "consumer.server-ca-file",
-        long = "consumer.server-ca-file",
-        env = "CONSUMER_SERVER_CA_FILE",
-        value_name = "FILE"
-    )]
-    pub server_ca_file: Option<PathBuf>,
-    /// Certificate towards other processes (not supported yet).
-    #[arg(
-        id = "consumer.peer-cert-file",
-        long = "consumer.peer-cert-file",
-        env = "CONSUMER_PEER_CERT_FILE",
-        value_name = "FILE"
-    )]
-    pub peer_cert_file: Option<PathBuf>,
-    /// Key of the certificate towards other processes (not supported yet).
-    #[arg(
-        id = "consumer.peer-cert-key-file",
-        long = "consumer.peer-cert-key-file",
-        env = "CONSUMER_PEER_CERT_KEY_FILE",
-        value_name = "FILE"
-    )]
-    pub peer_cert_key_file: Option<PathBuf>,
-    /// Certificate authority of other processes (not supported yet).
-    #[arg(
-        id = "consumer.peer-ca-file",
-        long = "consumer.peer-ca-file",
-        env = "CONSUMER_PEER_CA_FILE",
-        value_name = "FILE"
-    )]
-    pub peer_ca_file: Option<PathBuf>,
-}
-
-impl UnsupportedArgs {
-    fn refuse(&self) -> Result<(), ConfigError> {
-        refuse(&[
-            ("consumer.server-cert-file", is_set(&self.server_cert_file)),
-            ("consumer.server-cert-key-file", is_set(&self.server_cert_key_file)),
-            ("consumer.server-ca-file", is_set(&self.server_ca_file)),
-            ("consumer.peer-cert-file", is_set(&self.peer_cert_file)),
-            ("consumer.peer-cert-key-file", is_set(&self.peer_cert_key_file)),
-            ("consumer.peer-ca-file", is_set(&self.peer_ca_file)),
-        ])
-    }
+    pub server_tls: ServerTlsArgs,
+    /// TLS towards other processes.
+    #[command(flatten)]
+    pub peer_tls: PeerTlsArgs,
 }
 
 /// Everything that a [`crate::Consumer`] is started with.
@@ -189,8 +128,14 @@ pub struct ConsumerOptions {
     pub bind: String,
     /// Host under which others reach the listener.
     pub host: String,
+    /// TLS of the listener, if it has any.
+    pub server_tls: Option<ServerTlsFiles>,
+    /// TLS towards other processes of the group whose endpoints are of `https`.
+    pub peer_tls: ClientTlsFiles,
     /// URL of etcd.
     pub etcd: String,
+    /// TLS towards an etcd at an address of `https`.
+    pub etcd_tls: ClientTlsFiles,
     /// Prefix of the group's keys.
     pub prefix: KeyPrefix,
     /// Time to live of the process's lease.
@@ -213,6 +158,8 @@ pub struct ConsumerOptions {
     pub broker_authorizer: Authorizer,
     /// Keys of access tokens to this process; without them, nothing is checked.
     pub auth_keys: Option<Keys>,
+    /// TLS towards brokers whose endpoints are of `https`.
+    pub broker_tls: ClientTlsFiles,
     /// Journal routes which the client remembers; zero is its default.
     pub route_cache_size: usize,
     /// How long it does.
@@ -265,7 +212,10 @@ impl ConsumerOptions {
             member: MemberId::new("local", &pet_name(&entropy)).map_err(OptionsError::Member)?,
             bind: format!("{LOOPBACK}:0"),
             host: LOOPBACK.to_owned(),
+            server_tls: None,
+            peer_tls: ClientTlsFiles::default(),
             etcd: broker.to_owned(),
+            etcd_tls: ClientTlsFiles::default(),
             prefix: KeyPrefix::parse(prefix).map_err(OptionsError::Prefix)?,
             lease_ttl: Duration::from_secs(20),
             watch_delay: Duration::from_millis(1),
@@ -277,6 +227,7 @@ impl ConsumerOptions {
             broker: broker.to_owned(),
             broker_authorizer: Authorizer::none(),
             auth_keys: None,
+            broker_tls: ClientTlsFiles::default(),
             route_cache_size: 0,
             route_cache_ttl: Duration::from_secs(60),
             file_root: None,
@@ -297,9 +248,12 @@ impl ConsumerOptions {
     /// If an option has a value that cannot be honoured.
     pub fn from_args(args: ServeArgs, app: &str) -> Result<ConsumerOptions, OptionsError> {
         let ServeArgs { consumer, broker, etcd, log: _, debug } = args;
-        consumer.unsupported.refuse()?;
-        broker.refuse_unsupported()?;
-        etcd.refuse_unsupported()?;
+        etcd.validate()?;
+        let server_tls = consumer.server_tls.options().server()?;
+        // As in Gazette, those of peers are for a process which has TLS itself.
+        let peer_tls = consumer.peer_tls.options().client()?;
+        let peer_tls = if server_tls.is_some() { peer_tls } else { ClientTlsFiles::default() };
+        let (broker_tls, etcd_tls) = (broker.tls.options().client()?, etcd.tls.options().client()?);
         let auth_keys = parse_keys(consumer.auth_keys.as_ref())?;
         let is_single = etcd.address().is_none();
         let (bind, host) = listen(is_single, given(consumer.host), given(consumer.port))?;
@@ -310,7 +264,10 @@ impl ConsumerOptions {
             member: MemberId::new(&consumer.zone, &suffix).map_err(OptionsError::Member)?,
             bind,
             host,
+            server_tls,
+            peer_tls,
             etcd: etcd.address().unwrap_or(&broker.address).to_owned(),
+            etcd_tls: if is_single { broker_tls.clone() } else { etcd_tls },
             prefix: KeyPrefix::parse(&prefix).map_err(OptionsError::Prefix)?,
             lease_ttl: etcd.lease,
             watch_delay: consumer.watch_delay,
@@ -322,6 +279,7 @@ impl ConsumerOptions {
             broker_authorizer: client::authorizer_of(&broker)?,
             broker: broker.address,
             auth_keys,
+            broker_tls,
             route_cache_size: broker.cache_size,
             route_cache_ttl: broker.cache_ttl,
             file_root: broker.file_root.filter(|root| !root.as_os_str().is_empty()),
@@ -413,18 +371,35 @@ mod tests {
     }
 
     #[test]
+    fn the_etcd_of_a_broker_has_the_tls_of_the_broker() {
+        let files = |ca: &str| ClientTlsFiles { identity: None, ca: Some(ca.into()) };
+        let both = ["--broker.trusted-ca-file=broker", "--etcd.trusted-ca-file=etcd"];
+        let got = options(&both).unwrap();
+        assert_eq!((got.broker_tls, got.etcd_tls), (files("broker"), files("broker")));
+        let got = options(&[&both[..], &["--etcd.address=https://etcd:2379"]].concat()).unwrap();
+        assert_eq!((got.broker_tls, got.etcd_tls), (files("broker"), files("etcd")));
+        assert_eq!((got.server_tls, got.peer_tls), (None, ClientTlsFiles::default()));
+    }
+
+    #[test]
     fn values_that_cannot_be_honoured_are_refused() {
         for (arg, expected) in [
             (
                 "--consumer.auth-keys=secret",
                 "--consumer.auth-keys: key 1 is not standard base64 (with padding)",
             ),
-            ("--consumer.server-ca-file=x", "--consumer.server-ca-file is not supported yet"),
             (
                 "--broker.auth-token=\u{7f}",
                 "--broker.auth-token: the token has characters which cannot be sent",
             ),
-            ("--etcd.cert-file=x", "--etcd.cert-file is not supported yet"),
+            (
+                "--consumer.server-ca-file=x",
+                "--consumer.server-cert-file: is missing; expected a file beside --consumer.server-ca-file",
+            ),
+            (
+                "--broker.cert-file=x",
+                "--broker.cert-key-file: is missing; expected a file beside --broker.cert-file",
+            ),
         ] {
             assert_eq!(options(&[arg]).unwrap_err(), expected);
         }

@@ -20,6 +20,7 @@ use proto::consumer::ConsumerSpec;
 use proto::protocol::ProcessSpec;
 use runtime::introspection::{self, Health};
 use runtime::server::{self, Listener};
+use runtime::tls::{ClientTls, ServerTls};
 use runtime::{BoxError, CancellationToken, OnError, TaskGroup, grpc_metrics, json_gateway};
 use stores::{Environment, StoreTimes, Stores, StoresConfig};
 use tokio::sync::watch;
@@ -126,10 +127,14 @@ impl Consumer {
         options: ConsumerOptions,
     ) -> Result<Consumer, BoxError> {
         let client = journal_client(&options, groups)?;
-        let listener = Listener::bind(&options.bind).await?;
+        let clock = &options.clock;
+        let tls = options.server_tls.clone().map(|files| ServerTls::load(files, clock)).transpose()?;
+        let peer_tls = ClientTls::load(options.peer_tls.clone(), clock)?;
+        let listener = Listener::bind(&options.bind).await?.with_tls(tls);
         let endpoint = listener.endpoint(&options.host);
         let etcd_options = EtcdOptions {
             lease_ttl: options.lease_ttl,
+            tls: ClientTls::load(options.etcd_tls.clone(), clock)?,
             clock: options.clock.clone(),
             tasks: groups.member.clone(),
         };
@@ -165,9 +170,10 @@ impl Consumer {
         let shards = ShardSet::start(Arc::clone(&process), &groups.work);
         prune_logs(&options, &mirror, &shards, journals.clone(), &groups.work);
         let resolver = Resolver::new(options.member.clone(), mirror.clone(), shards.clone());
+        let authorizer = options.auth_keys.clone().map_or_else(Authorizer::none, Authorizer::signing);
         let context = InitContext {
             resolver: resolver.clone(),
-            peers: Peers::new(options.auth_keys.clone().map_or_else(Authorizer::none, Authorizer::signing)),
+            peers: Peers::new(authorizer, peer_tls),
             journals,
             tasks: groups.client.child("application"),
             clock: options.clock.clone(),
@@ -288,6 +294,7 @@ fn journal_client(options: &ConsumerOptions, groups: &Groups) -> Result<JournalC
         cache_size: options.route_cache_size,
         cache_ttl: options.route_cache_ttl,
         file_root: options.file_root.clone(),
+        tls: ClientTls::load(options.broker_tls.clone(), &options.clock)?,
         metrics: Some(options.metrics.clone()),
         authorizer: options.broker_authorizer.clone(),
     };

@@ -155,7 +155,7 @@ pub mod testing;
 mod txn;
 
 pub use app::{Application, Consumed};
-pub use config::{ConsumerArgs, ConsumerOptions, OptionsError, ServeArgs, UnsupportedArgs};
+pub use config::{ConsumerArgs, ConsumerOptions, OptionsError, ServeArgs};
 pub use consumer::Consumer;
 pub use init::InitContext;
 pub use json_store::{JsonFileStore, JsonStoreError};

@@ -21,6 +21,7 @@ use tempfile::TempDir;
 use crate::process::{Launch, Process, binary};
 use member::{Addresses, Member, Seen};
 pub use member::{Kind, Quirk};
+pub use network::free_port;
 use network::{Network, Place};
 use specs::Copies;
 

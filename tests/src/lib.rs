@@ -4,6 +4,7 @@
 //! see: exit statuses, output, journals and sums.
 
 pub mod appender;
+pub mod authority;
 pub mod cluster;
 pub mod etcd_loss;
 pub mod fault;

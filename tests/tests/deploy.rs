@@ -21,6 +21,7 @@ const OTHERS: &[&str] = &[
     "podman",
     "journalctl",
     "curl",
+    "openssl",
     "cat",
 ];
 /// Manifests of programs of others.

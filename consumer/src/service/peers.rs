@@ -7,6 +7,7 @@ use std::time::Duration;
 use auth::{Authorizer, Capability, Grant};
 use proto::consumer::shard_client::ShardClient;
 use proto::protocol::Header;
+use runtime::tls::ClientTls;
 use runtime::{BoxError, grpc, trace};
 use tonic::Request;
 use tonic::transport::Channel;
@@ -15,16 +16,17 @@ use tonic::transport::Channel;
 const CONNECTIONS_MAX: usize = 1024;
 
 /// Connections to other processes. Cheap to clone; clones share them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Peers {
     channels: Arc<Mutex<BTreeMap<String, Channel>>>,
     authorizer: Authorizer,
+    tls: ClientTls,
 }
 
 impl Peers {
-    /// Connections whose requests `authorizer` authorizes.
-    pub(crate) fn new(authorizer: Authorizer) -> Peers {
-        Peers { authorizer, ..Peers::default() }
+    /// Connections whose requests `authorizer` authorizes, with `tls` where endpoints are of `https`.
+    pub(crate) fn new(authorizer: Authorizer, tls: ClientTls) -> Peers {
+        Peers { channels: Arc::default(), authorizer, tls }
     }
 
     /// A request of `message`, with a token of this process's own which allows to read the state of `shard`.
@@ -45,7 +47,7 @@ impl Peers {
         match channels.get(endpoint) {
             Some(channel) => Ok(channel.clone()),
             None => {
-                let channel = grpc::channel(endpoint)?;
+                let channel = grpc::secure_channel(endpoint, &self.tls)?;
                 if channels.len() >= CONNECTIONS_MAX {
                     channels.clear();
                 }

@@ -128,6 +128,7 @@ async fn a_primary_prunes_its_log_and_keeps_what_a_backup_of_hints_needs() {
     // The primary's hints are lost: the backup alone leads to everything.
     let options = EtcdOptions {
         lease_ttl: Duration::from_secs(10),
+        tls: Default::default(),
         clock: Clock::system(),
         tasks: pruning.fixture.tasks.clone(),
     };
@@ -159,6 +160,7 @@ async fn hints_which_cannot_be_read_keep_every_log() {
     // A specification which this process cannot read, as of another release.
     let options = EtcdOptions {
         lease_ttl: Duration::from_secs(10),
+        tls: Default::default(),
         clock: Clock::system(),
         tasks: pruning.fixture.tasks.clone(),
     };

@@ -103,7 +103,8 @@ async fn fixture(items: usize) -> Fixture {
 
 async fn connect(endpoint: &str, tasks: &TaskGroup) -> Etcd {
     let lease_ttl = Duration::from_secs(10);
-    let options = EtcdOptions { lease_ttl, clock: Clock::system(), tasks: tasks.clone() };
+    let options =
+        EtcdOptions { lease_ttl, tls: Default::default(), clock: Clock::system(), tasks: tasks.clone() };
     Etcd::connect(endpoint, options).await.unwrap()
 }
 

@@ -1,10 +1,11 @@
 //! What commands have in common: options, clients, and the tasks which serve them.
 
-use client::{ClientOptions, JournalClient};
+use client::{ClientError, ClientOptions, JournalClient};
 use fragment::compress::Levels;
 use proto::protocol::LabelSelector;
 use runtime::config::{BrokerClientArgs, LogArgs, format_duration, parse_duration};
 use runtime::logging::Logging;
+use runtime::tls::ClientTls;
 use runtime::{BoxError, Clock, Entropy, Metrics, TaskGroup};
 use std::fmt::Display;
 use std::future::Future;
@@ -74,7 +75,6 @@ impl Session {
     /// Directs the log and makes the client, which connects when it is used.
     pub fn open(args: &SessionArgs) -> Result<Session, BoxError> {
         let logging = runtime::logging::init(&args.log, "courant")?;
-        args.broker.refuse_unsupported()?;
         let tasks = TaskGroup::new("courant");
         let options = ClientOptions {
             zone: args.zone.clone(),
@@ -82,6 +82,7 @@ impl Session {
             cache_ttl: args.broker.cache_ttl,
             file_root: args.broker.file_root.clone(),
             authorizer: client::authorizer_of(&args.broker)?,
+            tls: ClientTls::load(args.broker.tls.options().client()?, &Clock::system())?,
             ..ClientOptions::new(tasks.clone())
         };
         let (clock, entropy) = (options.clock.clone(), options.entropy.clone());
@@ -116,14 +117,15 @@ impl Session {
         what: impl Display,
         request: impl Future<Output = Result<T, E>>,
     ) -> Result<T, BoxError> {
-        self.request_to(&self.address, what, request).await
+        self.request_to(&self.address, what, || self.client.last_failure(), request).await
     }
 
-    /// As [`Session::request`], to any server.
+    /// As [`Session::request`], to any server. `failure` says why the server could not be reached, if it could not.
     pub async fn request_to<T, E: Display>(
         &self,
         address: &str,
         what: impl Display,
+        failure: impl FnOnce() -> Option<ClientError>,
         request: impl Future<Output = Result<T, E>>,
     ) -> Result<T, BoxError> {
         match self.clock.timeout(self.timeout, request).await {
@@ -131,7 +133,8 @@ impl Session {
             Ok(Err(error)) => Err(format!("{what} at {address}: {error}").into()),
             Err(_elapsed) => {
                 let waited = format_duration(self.timeout);
-                Err(format!("{what} at {address}: no answer within {waited}; is it running?").into())
+                let why = failure().map(|error| format!(" ({error})")).unwrap_or_default();
+                Err(format!("{what} at {address}: no answer within {waited}; is it running?{why}").into())
             }
         }
     }

@@ -17,7 +17,10 @@ use proto::consumer::{ListRequest, ListResponse};
 use proto::protocol::LabelSelector;
 use runtime::BoxError;
 use runtime::config::{Secret, parse_duration};
+use runtime::tls::ClientTls;
 use std::time::Duration;
+
+runtime::client_tls_args!(ConsumerTlsArgs, "consumer", "CONSUMER", "a consumer");
 
 /// Options of `courant shards`.
 #[derive(Debug, Args)]
@@ -25,7 +28,7 @@ pub struct ShardsArgs {
     /// Options of every command.
     #[command(flatten)]
     pub session: SessionArgs,
-    /// Address of a consumer: http://host:port or unix:///path.
+    /// Address of a consumer: http(s)://host:port or unix:///path.
     #[arg(
         id = "consumer.address",
         long = "consumer.address",
@@ -72,6 +75,9 @@ pub struct ShardsArgs {
         value_name = "DURATION", default_value = "1m", value_parser = parse_duration, help_heading = "Consumer",
         hide = true)]
     _cache_ttl: Duration,
+    /// TLS.
+    #[command(flatten, next_help_heading = "Consumer")]
+    tls: ConsumerTlsArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -144,7 +150,7 @@ impl ShardSession {
         what: impl std::fmt::Display,
         request: impl Future<Output = Result<T, E>>,
     ) -> Result<T, BoxError> {
-        self.session.request_to(&self.address, what, request).await
+        self.session.request_to(&self.address, what, || self.shards.last_failure(), request).await
     }
 }
 
@@ -155,7 +161,8 @@ pub async fn run(args: ShardsArgs) -> Result<(), BoxError> {
     let (keys, token) = (keys.and_then(Secret::reveal), token.and_then(Secret::reveal));
     let authorizer = Authorizer::from_options(keys, token)
         .map_err(|e| format!("--consumer.auth-keys, --consumer.auth-token: {e}"))?;
-    let options = ClientOptions { authorizer, ..session.options.clone() };
+    let tls = ClientTls::load(args.tls.options().client()?, &session.clock)?;
+    let options = ClientOptions { authorizer, tls, ..session.options.clone() };
     let shards = ShardClient::new(&args.address, options)?;
     let session = ShardSession { session, shards, address: args.address };
     match args.command {

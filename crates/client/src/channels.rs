@@ -1,6 +1,7 @@
 //! One connection per endpoint, shared by everything in the process, closed when it is not used for a while.
 
 use crate::error::ClientError;
+use runtime::tls::ClientTls;
 use runtime::{Clock, Instant};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,11 +24,12 @@ struct Pooled {
 pub(crate) struct Channels {
     pool: Arc<Mutex<BTreeMap<String, Pooled>>>,
     clock: Clock,
+    tls: ClientTls,
 }
 
 impl Channels {
-    pub(crate) fn new(clock: Clock) -> Channels {
-        Channels { pool: Arc::default(), clock }
+    pub(crate) fn new(clock: Clock, tls: ClientTls) -> Channels {
+        Channels { pool: Arc::default(), clock, tls }
     }
 
     /// The connection to an endpoint. It is established when it is first used.
@@ -39,9 +41,8 @@ impl Channels {
             return Ok(pooled.channel.clone());
         }
         pool.retain(|_, pooled| now.saturating_duration_since(pooled.used) < IDLE_MAX);
-        let channel = runtime::grpc::channel(endpoint).map_err(|problem| ClientError::Endpoint {
-            endpoint: endpoint.to_owned(),
-            problem: problem.to_string(),
+        let channel = runtime::grpc::secure_channel(endpoint, &self.tls).map_err(|problem| {
+            ClientError::Endpoint { endpoint: endpoint.to_owned(), problem: problem.to_string() }
         })?;
         pool.insert(endpoint.to_owned(), Pooled { channel: channel.clone(), used: now, failed: None });
         Ok(channel)

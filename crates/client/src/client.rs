@@ -17,6 +17,7 @@ use proto::protocol::{
 use proto::{Invalid, Validate};
 use runtime::backoff::Backoff;
 use runtime::config::{BrokerClientArgs, ConfigError, Secret};
+use runtime::tls::ClientTls;
 use runtime::{Clock, Entropy, Instant, Metrics, TaskGroup, trace};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -59,6 +60,8 @@ pub struct ClientOptions {
     pub cache_ttl: Duration,
     /// Where `file://` URLs of fragments are found. Without it, brokers are asked for their content.
     pub file_root: Option<PathBuf>,
+    /// For endpoints of `https`.
+    pub tls: ClientTls,
     /// Where the client counts.
     pub metrics: Option<Metrics>,
     /// What requests are sent as.
@@ -66,7 +69,7 @@ pub struct ClientOptions {
 }
 
 impl ClientOptions {
-    /// The system's clock and entropy, zone `local`, no tokens, and routes remembered for a minute.
+    /// The system's clock, entropy and authorities, zone `local`, no tokens, and routes remembered for a minute.
     pub fn new(tasks: TaskGroup) -> ClientOptions {
         ClientOptions {
             clock: Clock::system(),
@@ -76,6 +79,7 @@ impl ClientOptions {
             cache_size: 0,
             cache_ttl: Duration::from_secs(60),
             file_root: None,
+            tls: ClientTls::default(),
             metrics: None,
             authorizer: Authorizer::none(),
         }
@@ -104,6 +108,8 @@ struct Inner {
     channels: Channels,
     routes: Mutex<RouteCache>,
     started: Instant,
+    /// Why a broker was last taken to be unavailable.
+    failure: Mutex<Option<ClientError>>,
     /// Of stores. Made when a fragment is first read from its URL.
     http: OnceLock<Option<reqwest::Client>>,
     options: ClientOptions,
@@ -122,13 +128,13 @@ pub(crate) struct Call {
 }
 
 impl JournalClient {
-    /// A client of the brokers at `addresses`: `http://host:port` or `unix:///path`, or several of them, separated by
+    /// A client of the brokers at `addresses`: `http(s)://host:port` or `unix:///path`, or several of them, separated by
     /// commas, of which the first that can be reached is asked. Connects when it is used.
     ///
     /// # Errors
     /// If an address is malformed.
     pub fn new(addresses: &str, options: ClientOptions) -> Result<JournalClient, ClientError> {
-        let channels = Channels::new(options.clock.clone());
+        let channels = Channels::new(options.clock.clone(), options.tls.clone());
         let brokers = Brokers::new(addresses);
         for address in brokers.configured() {
             channels.get(address)?;
@@ -142,6 +148,7 @@ impl JournalClient {
                 channels,
                 routes,
                 started,
+                failure: Mutex::default(),
                 http: OnceLock::new(),
                 options,
             }),
@@ -151,6 +158,11 @@ impl JournalClient {
     /// What this client was made of.
     pub fn options(&self) -> &ClientOptions {
         &self.inner.options
+    }
+
+    /// Why a broker was last taken to be unavailable: what a request that waits, waits for to end.
+    pub fn last_failure(&self) -> Option<ClientError> {
+        self.inner.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether readers fetch stored fragments from their stores themselves, by URLs which brokers sign, rather than through
@@ -329,6 +341,9 @@ impl JournalClient {
     pub(crate) fn note_error(&self, journal: &str, endpoint: &str, error: &ClientError) {
         if error.is_unavailable() {
             self.routes().remove(journal);
+        }
+        if error.is_unavailable() {
+            *self.inner.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
         }
         if error.is_connection() {
             self.inner.channels.report_failed(endpoint);

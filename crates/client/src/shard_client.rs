@@ -11,7 +11,7 @@ use proto::consumer::{
     StatResponse, Status, UnassignRequest, UnassignResponse,
 };
 use runtime::backoff::Backoff;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tonic::transport::Channel;
 
 /// A client of consumers. Cheap to clone. Requests wait until the consumer is reachable; one which was sent is not
@@ -20,6 +20,7 @@ use tonic::transport::Channel;
 pub struct ShardClient {
     endpoint: Arc<str>,
     channels: Channels,
+    failure: Arc<Mutex<Option<ClientError>>>,
     options: ClientOptions,
 }
 
@@ -54,14 +55,19 @@ macro_rules! calls {
 }
 
 impl ShardClient {
-    /// A client of the consumer at `endpoint`: `http://host:port` or `unix:///path`. Connects when it is used.
+    /// A client of the consumer at `endpoint`: `http(s)://host:port` or `unix:///path`. Connects when it is used.
     ///
     /// # Errors
     /// If the endpoint is malformed.
     pub fn new(endpoint: &str, options: ClientOptions) -> Result<ShardClient, ClientError> {
-        let channels = Channels::new(options.clock.clone());
+        let channels = Channels::new(options.clock.clone(), options.tls.clone());
         channels.get(endpoint)?;
-        Ok(ShardClient { endpoint: endpoint.into(), channels, options })
+        Ok(ShardClient { endpoint: endpoint.into(), channels, failure: Arc::default(), options })
+    }
+
+    /// Why the consumer could last not be reached: what a request that waits, waits for to end.
+    pub fn last_failure(&self) -> Option<ClientError> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     calls! {
@@ -114,6 +120,7 @@ impl ShardClient {
         if !error.is_unreachable() {
             return Err(error);
         }
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
         tracing::warn!(endpoint = &*self.endpoint, %error, "waiting for the consumer");
         tokio::select! {
             biased;

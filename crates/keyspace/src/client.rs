@@ -15,14 +15,16 @@ use etcd_client::{
 };
 use proto::Revision;
 use runtime::backoff::Backoff;
-use runtime::grpc::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
+use runtime::grpc::{Pings, pinging_channel};
+use runtime::tls::ClientTls;
 use runtime::{Clock, TaskGroup};
 use tonic::Code;
-use tonic::transport::Endpoint;
+use tower::util::BoxCloneSyncService;
 
 use crate::error::EtcdError;
 use crate::lease::{self, Lease};
 use crate::seen::Seen;
+use crate::spread::Spread;
 use crate::txn::{Compare, EtcdHeader, KeyValue, Op, PutLease, Txn, TxnOutcome, op_response};
 
 /// How long one request may take, before its outcome counts as unknown.
@@ -51,6 +53,8 @@ const DIAL_BACKOFF: &[Duration] = &[
 pub struct EtcdOptions {
     /// Time to live of this process's lease; the pace of keep-alive pings follows from it. Whole seconds.
     pub lease_ttl: Duration,
+    /// For addresses of `https`.
+    pub tls: ClientTls,
     /// Time.
     pub clock: Clock,
     /// Where keep-alive tasks of leases run. Cancelling it ends them, so it should outlive what the leases protect.
@@ -69,14 +73,14 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    /// Connects to `address`: `http://host:port`, `unix:///path`, or several of the former with commas between them.
+    /// Connects to `address`: `http(s)://host:port`, `unix:///path`, or several with commas between them.
     /// Waits until a server answers.
     ///
     /// # Errors
     /// If the address is malformed, the server refuses, or the options' task group is cancelled while waiting.
     pub async fn connect(address: &str, options: EtcdOptions) -> Result<Etcd, EtcdError> {
-        let channel = channel(address, options.lease_ttl)?;
-        let connect = |options| Client::from_channel(Channel::Tonic(channel.clone()), Some(options));
+        let channel = channel(address, &options)?;
+        let connect = |options| Client::from_channel(channel.clone(), Some(options));
         let failed = |e| EtcdError::from_client(format!("connect to {address}"), e);
         let client = connect(ConnectOptions::new()).await.map_err(failed)?;
         let watcher = connect(ConnectOptions::new().with_require_leader(true)).await.map_err(failed)?;
@@ -151,8 +155,8 @@ impl Etcd {
 
     /// A client with a connection of its own.
     pub(crate) async fn reconnect(&self) -> Result<Client, EtcdError> {
-        let channel = channel(&self.address, self.options.lease_ttl)?;
-        let client = Client::from_channel(Channel::Tonic(channel), Some(ConnectOptions::new())).await;
+        let channel = channel(&self.address, &self.options)?;
+        let client = Client::from_channel(channel, Some(ConnectOptions::new())).await;
         client.map_err(|e| EtcdError::from_client(format!("connect to {}", self.address), e))
     }
 
@@ -300,31 +304,24 @@ impl fmt::Debug for Etcd {
     }
 }
 
-/// A channel to one server, or balanced over several. Dead connections are noticed by HTTP/2 pings paced by the lease
+/// A channel to one server, or spread over several. Dead connections are noticed by HTTP/2 pings paced by the lease
 /// (journal protocol §11.4), but no more often than etcd takes them.
-fn channel(address: &str, lease_ttl: Duration) -> Result<tonic::transport::Channel, EtcdError> {
-    let invalid = |text: String| EtcdError::new(format!("connect to {address}"), Code::InvalidArgument, text);
-    let mut endpoints = Vec::new();
-    for part in address.split(',') {
-        if !(part.starts_with("http://") || part.starts_with("unix:")) {
-            return Err(invalid(format!("address {part:?}; expected http://host:port or unix:///path")));
-        }
-        let endpoint = Endpoint::from_shared(part.to_owned())
-            .map_err(|e| invalid(runtime::grpc::chain_text(&e)))?
-            .connect_timeout((lease_ttl / 20).clamp(DIAL_TIMEOUT_MIN, REQUEST_TIMEOUT))
-            .tcp_nodelay(true)
-            // HTTP/2 closes a connection on which many small messages wait, as those of watches may for a moment. How
-            // many is "many" follows from the window.
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .http2_keep_alive_interval((lease_ttl / 4).max(PING_INTERVAL_MIN))
-            .keep_alive_timeout(lease_ttl / 4)
-            .keep_alive_while_idle(true);
-        endpoints.push(endpoint);
-    }
-    match <[Endpoint; 1]>::try_from(endpoints) {
-        Ok([one]) => Ok(one.connect_lazy()),
-        Err(several) => Ok(tonic::transport::Channel::balance_list(several.into_iter())),
+fn channel(address: &str, options: &EtcdOptions) -> Result<Channel, EtcdError> {
+    let lease_ttl = options.lease_ttl;
+    let pings = Pings {
+        connect: (lease_ttl / 20).clamp(DIAL_TIMEOUT_MIN, REQUEST_TIMEOUT),
+        every: (lease_ttl / 4).max(PING_INTERVAL_MIN),
+        answer: lease_ttl / 4,
+    };
+    let one = |endpoint| {
+        pinging_channel(endpoint, &options.tls, pings).map_err(|problem| {
+            EtcdError::new(format!("connect to {address}"), Code::InvalidArgument, problem.to_string())
+        })
+    };
+    let channels = address.split(',').map(one).collect::<Result<Vec<_>, _>>()?;
+    match <[_; 1]>::try_from(channels) {
+        Ok([one]) => Ok(Channel::Tonic(one)),
+        Err(several) => Ok(Channel::Custom(BoxCloneSyncService::new(Spread::new(several, &options.clock)))),
     }
 }
 
@@ -387,10 +384,17 @@ mod tests {
 
     #[tokio::test]
     async fn malformed_addresses_are_refused() {
-        for bad in ["", "localhost:2379", "https://h:1", "http://h:1,", "http://["] {
-            assert!(channel(bad, Duration::from_secs(20)).is_err(), "{bad}");
+        let options = EtcdOptions {
+            lease_ttl: Duration::from_secs(20),
+            tls: ClientTls::default(),
+            clock: Clock::system(),
+            tasks: TaskGroup::new("test"),
+        };
+        for bad in ["", "localhost:2379", "http://h:1,", "http://[", "https://"] {
+            assert!(channel(bad, &options).is_err(), "{bad}");
         }
-        assert!(channel("http://127.0.0.1:1,http://127.0.0.1:2", Duration::from_secs(20)).is_ok());
-        assert!(channel("unix:///tmp/none.sock", Duration::from_secs(20)).is_ok());
+        for good in ["http://127.0.0.1:1,https://127.0.0.1:2", "https://h", "unix:///tmp/none.sock"] {
+            assert!(channel(good, &options).is_ok(), "{good}");
+        }
     }
 }

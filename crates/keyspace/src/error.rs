@@ -22,6 +22,10 @@ impl EtcdError {
 
     pub(crate) fn from_client(operation: impl Into<String>, error: etcd_client::Error) -> EtcdError {
         match error {
+            // A status of this side has sources, which say why the connection failed.
+            etcd_client::Error::GRpcStatus(status) if std::error::Error::source(&status).is_some() => {
+                EtcdError::new(operation, status.code(), runtime::grpc::chain_text(&status))
+            }
             etcd_client::Error::GRpcStatus(status) => {
                 EtcdError::new(operation, status.code(), status.message())
             }

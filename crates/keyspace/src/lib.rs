@@ -20,6 +20,7 @@ mod membership;
 mod mirror;
 mod seen;
 mod space;
+mod spread;
 mod txn;
 
 pub use batch::MirrorFault;

@@ -1,9 +1,7 @@
 //! Configuration: groups of command-line options that several programs share.
 //!
 //! An option is given as a flag (`--etcd.address`), in an INI file ([`Ini`]) or in the environment (`ETCD_ADDRESS`); the
-//! first of them wins. Options of
-//! features which are not there yet are declared, so that they are refused by name with [`ConfigError`] rather than
-//! ignored: call `refuse_unsupported` of every group at start.
+//! first of them wins.
 
 mod duration;
 mod ini;
@@ -12,6 +10,7 @@ mod print;
 mod program;
 mod quote;
 mod secret;
+mod tls;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,15 +22,13 @@ pub use print::config_text;
 pub use program::{parse_command_line, version_line, with_ini};
 pub use quote::unquote;
 pub use secret::Secret;
+pub use tls::{TlsOptions, path};
 
 pub use crate::trace::TraceArgs;
 
 /// An option has a value that this program cannot honour.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// The option belongs to a feature that is not implemented.
-    #[error("--{0} is not supported yet")]
-    Unsupported(&'static str),
     /// The value is outside of what the option allows.
     #[error("--{option}: {problem}")]
     Invalid {
@@ -40,17 +37,6 @@ pub enum ConfigError {
         /// What was found and what was expected.
         problem: String,
     },
-}
-
-/// Refuses the first of `options` that has a value.
-///
-/// # Errors
-/// [`ConfigError::Unsupported`] with the option's name.
-pub fn refuse(options: &[(&'static str, bool)]) -> Result<(), ConfigError> {
-    match options.iter().find(|(_, is_set)| *is_set) {
-        Some((option, _)) => Err(ConfigError::Unsupported(option)),
-        None => Ok(()),
-    }
 }
 
 /// How much is logged.
@@ -138,6 +124,9 @@ pub struct DebugArgs {
     pub private: bool,
 }
 
+crate::client_tls_args!(EtcdTlsArgs, "etcd", "ETCD", "an etcd");
+crate::client_tls_args!(BrokerTlsArgs, "broker", "BROKER", "a broker");
+
 /// The lease of a process that does not say otherwise.
 pub const ETCD_LEASE: Duration = Duration::from_secs(20);
 
@@ -145,7 +134,7 @@ pub const ETCD_LEASE: Duration = Duration::from_secs(20);
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Etcd")]
 pub struct EtcdArgs {
-    /// Address of etcd: http://host:port or unix:///path.
+    /// Address of etcd: http(s)://host:port or unix:///path. Of several, separated by commas, those that work are asked.
     #[arg(id = "etcd.address", long = "etcd.address", env = "ETCD_ADDRESS", value_name = "URL")]
     pub address: Option<String>,
     /// How long this process counts as alive after its last sign of life. At least 1 s.
@@ -155,57 +144,23 @@ pub struct EtcdArgs {
     /// Prefix of all keys in etcd.
     #[arg(id = "etcd.prefix", long = "etcd.prefix", env = "ETCD_PREFIX", value_name = "PATH")]
     pub prefix: Option<String>,
-    /// Client certificate for etcd (not supported yet).
-    #[arg(id = "etcd.cert-file", long = "etcd.cert-file", env = "ETCD_CERT_FILE", value_name = "FILE")]
-    pub cert_file: Option<PathBuf>,
-    /// Key of the client certificate for etcd (not supported yet).
-    #[arg(
-        id = "etcd.cert-key-file",
-        long = "etcd.cert-key-file",
-        env = "ETCD_CERT_KEY_FILE",
-        value_name = "FILE"
-    )]
-    pub cert_key_file: Option<PathBuf>,
-    /// Certificate authority of etcd (not supported yet).
-    #[arg(
-        id = "etcd.trusted-ca-file",
-        long = "etcd.trusted-ca-file",
-        env = "ETCD_TRUSTED_CA_FILE",
-        value_name = "FILE"
-    )]
-    pub trusted_ca_file: Option<PathBuf>,
+    /// TLS.
+    #[command(flatten)]
+    pub tls: EtcdTlsArgs,
 }
 
 impl Default for EtcdArgs {
     fn default() -> EtcdArgs {
-        EtcdArgs {
-            address: None,
-            lease: ETCD_LEASE,
-            prefix: None,
-            cert_file: None,
-            cert_key_file: None,
-            trusted_ca_file: None,
-        }
+        EtcdArgs { address: None, lease: ETCD_LEASE, prefix: None, tls: EtcdTlsArgs::default() }
     }
 }
 
 impl EtcdArgs {
-    /// Refuses options of features which are not there yet, and a lease that is too short.
+    /// Refuses a lease that is too short.
     ///
     /// # Errors
-    /// The first such option.
-    pub fn refuse_unsupported(&self) -> Result<(), ConfigError> {
-        refuse(&[
-            ("etcd.cert-file", is_set(&self.cert_file)),
-            ("etcd.cert-key-file", is_set(&self.cert_key_file)),
-            ("etcd.trusted-ca-file", is_set(&self.trusted_ca_file)),
-        ])?;
-        if self.address.as_deref().is_some_and(|a| a.starts_with("https:")) {
-            return Err(ConfigError::Invalid {
-                option: "etcd.address",
-                problem: "https is not supported yet; expected http:// or unix://".to_owned(),
-            });
-        }
+    /// The option.
+    pub fn validate(&self) -> Result<(), ConfigError> {
         if self.lease < Duration::from_secs(1) {
             let problem = format!("{} is too short; expected 1s or more", format_duration(self.lease));
             return Err(ConfigError::Invalid { option: "etcd.lease", problem });
@@ -223,7 +178,7 @@ impl EtcdArgs {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Broker")]
 pub struct BrokerClientArgs {
-    /// Address of a broker: http://host:port or unix:///path. Of several, separated by commas, one that works is asked.
+    /// Address of a broker: http(s)://host:port or unix:///path. Of several, separated by commas, one that works is asked.
     #[arg(
         id = "broker.address",
         long = "broker.address",
@@ -232,25 +187,9 @@ pub struct BrokerClientArgs {
         default_value = "http://localhost:8080"
     )]
     pub address: String,
-    /// Client certificate for brokers (not supported yet).
-    #[arg(id = "broker.cert-file", long = "broker.cert-file", env = "BROKER_CERT_FILE", value_name = "FILE")]
-    pub cert_file: Option<PathBuf>,
-    /// Key of the client certificate for brokers (not supported yet).
-    #[arg(
-        id = "broker.cert-key-file",
-        long = "broker.cert-key-file",
-        env = "BROKER_CERT_KEY_FILE",
-        value_name = "FILE"
-    )]
-    pub cert_key_file: Option<PathBuf>,
-    /// Certificate authority of brokers (not supported yet).
-    #[arg(
-        id = "broker.trusted-ca-file",
-        long = "broker.trusted-ca-file",
-        env = "BROKER_TRUSTED_CA_FILE",
-        value_name = "FILE"
-    )]
-    pub trusted_ca_file: Option<PathBuf>,
+    /// TLS.
+    #[command(flatten)]
+    pub tls: BrokerTlsArgs,
     /// Keys of access tokens in base64, separated by commas or white space. The first signs the token of each request.
     #[arg(
         id = "broker.auth-keys",
@@ -292,9 +231,7 @@ impl Default for BrokerClientArgs {
     fn default() -> BrokerClientArgs {
         BrokerClientArgs {
             address: "http://localhost:8080".to_owned(),
-            cert_file: None,
-            cert_key_file: None,
-            trusted_ca_file: None,
+            tls: BrokerTlsArgs::default(),
             auth_keys: None,
             auth_token: None,
             cache_size: 0,
@@ -302,25 +239,6 @@ impl Default for BrokerClientArgs {
             file_root: None,
         }
     }
-}
-
-impl BrokerClientArgs {
-    /// Refuses options of features which are not there yet.
-    ///
-    /// # Errors
-    /// The first such option.
-    pub fn refuse_unsupported(&self) -> Result<(), ConfigError> {
-        refuse(&[
-            ("broker.cert-file", is_set(&self.cert_file)),
-            ("broker.cert-key-file", is_set(&self.cert_key_file)),
-            ("broker.trusted-ca-file", is_set(&self.trusted_ca_file)),
-        ])
-    }
-}
-
-/// Whether a file option was given a value: an empty environment variable counts as none.
-pub fn is_set(path: &Option<PathBuf>) -> bool {
-    path.as_ref().is_some_and(|p| !p.as_os_str().is_empty())
 }
 
 #[cfg(test)]

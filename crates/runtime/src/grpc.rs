@@ -3,14 +3,16 @@
 mod connection;
 
 use std::error::Error;
+use std::time::Duration;
 
-use proto::endpoint::{DialAddress, dial_address};
+use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tower::service_fn;
 
+use crate::tls::ClientTls;
 use crate::{BoxError, Cancelled, Elapsed};
-use connection::{PATIENCE, Patience};
+use connection::{PATIENCE, Target};
 
 /// Flow-control window of one HTTP/2 stream, bytes: what a fast peer may send before a slow reader asks for more.
 pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
@@ -24,40 +26,62 @@ pub const MAX_MESSAGE_RECV_SERVER: usize = 4 << 20;
 /// Largest message a client receives, bytes.
 pub const MAX_MESSAGE_RECV_CLIENT: usize = 16 << 20;
 
+/// How a channel pings its server.
+#[derive(Clone, Copy, Debug)]
+pub struct Pings {
+    /// How long connecting may take.
+    pub connect: Duration,
+    /// Time between pings, also while there is nothing else to say.
+    pub every: Duration,
+    /// Time for the answer.
+    pub answer: Duration,
+}
+
 /// A channel that connects when first used, and again whenever the connection is lost. A server that is gone, with or
 /// without its machine, or that hangs, is noticed within some 15 seconds: all calls then fail.
 ///
-/// `endpoint` is `http://host:port`, or `unix://host/path` whose host is ignored. Must be called within a runtime.
+/// `endpoint` is `http://host:port`, `https://host:port`, or `unix://host/path` whose host is ignored. Servers of `https`
+/// are those which the machine trusts. Must be called within a runtime.
 ///
 /// # Errors
-/// If the endpoint is malformed or needs TLS, which is not supported yet.
+/// If the endpoint is malformed.
 pub fn channel(endpoint: &str) -> Result<Channel, BoxError> {
-    channel_with(endpoint, PATIENCE)
+    secure_channel(endpoint, &ClientTls::default())
 }
 
-fn channel_with(endpoint: &str, patience: Patience) -> Result<Channel, BoxError> {
-    match dial_address(endpoint)? {
-        DialAddress::Tcp { tls: true, .. } => {
-            Err(format!("{endpoint}: https is not supported yet; expected http:// or unix://").into())
-        }
-        DialAddress::Tcp { authority, .. } => {
-            let settings = settings(endpoint, &format!("http://{authority}"))?;
-            let dial = service_fn(move |_| connection::tcp(authority.clone(), patience));
-            Ok(settings.connect_with_connector_lazy(dial))
-        }
-        DialAddress::Unix(path) => {
-            let settings = settings(endpoint, "http://localhost")?;
-            let dial = service_fn(move |_| connection::unix(path.clone(), patience));
-            Ok(settings.connect_with_connector_lazy(dial))
-        }
-    }
+/// As [`channel`], with `tls` for endpoints of `https`.
+///
+/// # Errors
+/// If the endpoint is malformed.
+pub fn secure_channel(endpoint: &str, tls: &ClientTls) -> Result<Channel, BoxError> {
+    let target = Target::parse(endpoint, tls)?;
+    let settings = settings(endpoint, &target)?;
+    Ok(settings
+        .connect_with_connector_lazy(service_fn(move |_| connection::connect(target.clone(), PATIENCE))))
 }
 
-/// The settings of a channel whose requests are addressed to `origin`.
-fn settings(endpoint: &str, origin: &str) -> Result<Endpoint, BoxError> {
+/// As [`secure_channel`], to a server that is to be pinged, as Courant's and Gazette's are not.
+///
+/// # Errors
+/// If the endpoint is malformed.
+pub fn pinging_channel(endpoint: &str, tls: &ClientTls, pings: Pings) -> Result<Channel, BoxError> {
+    let target = Target::parse(endpoint, tls)?;
+    let settings = settings(endpoint, &target)?
+        .http2_keep_alive_interval(pings.every)
+        .keep_alive_timeout(pings.answer)
+        .keep_alive_while_idle(true);
+    let dial = move |_| {
+        let target = target.clone();
+        async move { Ok::<_, std::io::Error>(TokioIo::new(connection::dial(&target, pings.connect).await?)) }
+    };
+    Ok(settings.connect_with_connector_lazy(service_fn(dial)))
+}
+
+/// The settings of a channel to `target`.
+fn settings(endpoint: &str, target: &Target) -> Result<Endpoint, BoxError> {
     let malformed =
-        |e| format!("{endpoint:?}: {}; expected http://host:port or unix:///path", chain_text(&e));
-    let settings = Endpoint::from_shared(origin.to_owned())
+        |e| format!("{endpoint:?}: {}; expected http(s)://host:port or unix:///path", chain_text(&e));
+    let settings = Endpoint::from_shared(target.origin())
         .map_err(malformed)?
         .user_agent("courant")
         .map_err(|e| chain_text(&e))?
@@ -103,15 +127,23 @@ fn own_code(error: &(dyn Error + 'static)) -> Option<Code> {
 /// already ends with is not repeated. A gRPC status reads `rpc error: code = Unavailable desc = …`, as Go peers write.
 pub fn chain_text(error: &(dyn Error + 'static)) -> String {
     let own = match error.downcast_ref::<Status>() {
-        // The sources of a status are details of the transport, which its message holds already.
-        Some(status) => {
-            return format!("rpc error: code = {} desc = {}", code_name(status.code()), status.message());
-        }
+        Some(status) => return status_text(status),
         None => error.to_string(),
     };
     let Some(source) = error.source() else { return own };
     let below = chain_text(source);
     if own.ends_with(&below) { own } else { format!("{own}: {below}") }
+}
+
+/// A status which this side has made of a failed connection has sources. Its message leaves out the innermost, which alone
+/// tells why.
+fn status_text(status: &Status) -> String {
+    let text = format!("rpc error: code = {} desc = {}", code_name(status.code()), status.message());
+    let innermost = std::iter::successors(status.source(), |error| (*error).source()).last();
+    match innermost.map(ToString::to_string) {
+        Some(reason) if !text.contains(&reason) => format!("{text}: {reason}"),
+        _ => text,
+    }
 }
 
 /// The name of a code as Go prints it.
@@ -171,6 +203,14 @@ mod tests {
     }
 
     #[test]
+    fn a_status_of_this_side_says_what_went_wrong_below_it() {
+        let lost = std::io::Error::other("received fatal alert: UnknownCA");
+        let status = Status::from_error(outer("transport error", outer("http2 error", lost)).into());
+        let text = "rpc error: code = Unknown desc = transport error: received fatal alert: UnknownCA";
+        assert_eq!(chain_text(&status), text);
+    }
+
+    #[test]
     fn a_bare_status_is_itself() {
         let status = status_of(&Status::internal("x"));
         assert_eq!((status.code(), status.message()), (Code::Internal, "x"));
@@ -178,10 +218,16 @@ mod tests {
 
     #[tokio::test]
     async fn malformed_endpoints_are_refused_and_others_connect_later() {
-        for good in ["http://localhost:1", "unix:///tmp/nowhere.sock", "unix://host/tmp/nowhere.sock"] {
+        for good in [
+            "http://localhost:1",
+            "https://localhost:1",
+            "https://[::1]",
+            "unix:///tmp/nowhere.sock",
+            "unix://host/tmp/nowhere.sock",
+        ] {
             channel(good).unwrap();
         }
-        for bad in ["", "https://h:1", "http://[", "\n"] {
+        for bad in ["", "https://", "http://[", "\n"] {
             assert!(channel(bad).is_err(), "{bad:?}");
         }
     }

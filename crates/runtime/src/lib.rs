@@ -1,4 +1,4 @@
-//! The only door to time, randomness, spawning, signals, configuration, logging, metrics, servers and channels.
+//! The only door to time, randomness, spawning, signals, configuration, logging, metrics, servers, channels and TLS.
 //!
 //! Everything above takes these as values: a [`Clock`], an [`Entropy`], a [`TaskGroup`], [`Metrics`], a
 //! [`server::Listener`]. A test or a simulation replaces the values, and code above has no other way to reach the
@@ -19,6 +19,7 @@ pub mod server;
 pub mod signals;
 mod socket;
 mod tasks;
+pub mod tls;
 pub mod trace;
 
 pub use clock::{Clock, ClockSteering, Elapsed, Instant};

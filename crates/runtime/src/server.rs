@@ -1,10 +1,12 @@
-//! One port for everything: gRPC and plain HTTP, over HTTP/1 and HTTP/2 without TLS.
+//! One port for everything: gRPC and plain HTTP, over HTTP/1 and HTTP/2, with TLS or without.
 //!
 //! [`Listener::bind`] opens the port, [`serve`] answers on it until its task group is cancelled and then lets open
-//! requests finish for a bounded time. Failing to accept (too many open files) slows the loop down and never ends it.
+//! requests finish for a bounded time. Failing to accept (too many open files) slows the loop down and never ends it. With
+//! TLS, each connection's handshake is its own affair: a client that is silent, or not let in, holds up nobody.
 
 mod traced;
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,6 +24,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tonic::transport::server::TcpConnectInfo;
 
 use crate::grpc::{CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, STREAM_WINDOW_BYTES};
+use crate::tls::ServerTls;
 use crate::{BoxError, Clock, Metrics, OnError, TaskGroup, socket};
 
 /// Streams that one connection may have open. A consumer process reads a stream per journal over one connection.
@@ -54,6 +57,7 @@ enum Socket {
 /// An open port.
 pub struct Listener {
     socket: Socket,
+    tls: Option<ServerTls>,
 }
 
 enum Stream {
@@ -82,7 +86,14 @@ impl Listener {
             }
             None => Socket::Tcp(TcpListener::bind(address).await.map_err(failed)?),
         };
-        Ok(Listener { socket })
+        Ok(Listener { socket, tls: None })
+    }
+
+    /// Speaks TLS and nothing else, if `tls` is given. A Unix socket stays as it is: the file system guards it.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Option<ServerTls>) -> Listener {
+        self.tls = tls.filter(|_| matches!(self.socket, Socket::Tcp(_)));
+        self
     }
 
     /// The address that was bound, `None` for a Unix socket.
@@ -100,7 +111,8 @@ impl Listener {
             Socket::Tcp(listener) => {
                 let port = listener.local_addr().map(|a| a.port()).unwrap_or_default();
                 let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-                format!("http://{host}:{port}")
+                let scheme = if self.tls.is_some() { "https" } else { "http" };
+                format!("{scheme}://{host}:{port}")
             }
             Socket::Unix(_, path) => format!("unix://{host}{}", path.display()),
         }
@@ -169,11 +181,20 @@ pub async fn serve(
         match accepted {
             Ok(Stream::Tcp(stream, peer)) => {
                 let info = TcpConnectInfo { local_addr: stream.local_addr().ok(), remote_addr: Some(peer) };
-                start_connection(stream, info, &router, &connections, &clock, drain);
+                match listener.tls.clone() {
+                    Some(tls) => {
+                        let handshake = async move { tls.accept(stream).await };
+                        start_connection(handshake, info, &router, &connections, &clock, drain);
+                    }
+                    None => {
+                        let open = std::future::ready(Ok(stream));
+                        start_connection(open, info, &router, &connections, &clock, drain);
+                    }
+                }
             }
             Ok(Stream::Unix(stream)) => {
                 let info = TcpConnectInfo { local_addr: None, remote_addr: None };
-                start_connection(stream, info, &router, &connections, &clock, drain);
+                start_connection(std::future::ready(Ok(stream)), info, &router, &connections, &clock, drain);
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection (will retry)");
@@ -188,8 +209,9 @@ pub async fn serve(
     connections.join().await
 }
 
+/// Starts the task of a connection, which begins when `open` has the stream.
 fn start_connection<S>(
-    stream: S,
+    open: impl Future<Output = std::io::Result<S>> + Send + 'static,
     info: TcpConnectInfo,
     router: &Router,
     connections: &TaskGroup,
@@ -198,6 +220,7 @@ fn start_connection<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let peer = info.remote_addr;
     let router = router.clone();
     let service = tower::service_fn(move |mut request: Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(info.clone());
@@ -205,6 +228,18 @@ fn start_connection<S>(
     });
     let (stop, clock) = (connections.token().clone(), clock.clone());
     connections.spawn("connection", OnError::Log, async move {
+        let opened = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            opened = open => opened,
+        };
+        let stream = match opened {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::debug!(?peer, %error, "connection refused");
+                return Ok(());
+            }
+        };
         let builder = connection_builder();
         let connection =
             builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));

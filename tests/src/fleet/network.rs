@@ -148,7 +148,8 @@ pub async fn run(command: &[&str]) -> Result<(), BoxError> {
     Err(format!("{}: {}: {}", command.join(" "), output.status, said.trim()).into())
 }
 
-fn free_port() -> Result<u16, BoxError> {
+/// A port of loopback that nobody listens on.
+pub fn free_port() -> Result<u16, BoxError> {
     let entropy = Entropy::system();
     for _ in 0..PORT_TRIES {
         let port = PORTS.start + entropy.below(u64::from(PORTS.end - PORTS.start)) as u16;

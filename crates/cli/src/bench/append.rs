@@ -56,7 +56,6 @@ struct Shared {
 
 /// Runs the benchmark.
 pub async fn run(args: &AppendArgs) -> Result<Report, BoxError> {
-    args.common.broker.refuse_unsupported()?;
     let connections = args.common.connections();
     let target = Target::prepare(&args.common.broker, connections, args.journals).await?;
     target.check_listed().await?;

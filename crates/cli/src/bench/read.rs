@@ -29,7 +29,6 @@ pub struct ReadArgs {
 
 /// Runs the benchmark.
 pub async fn run(args: &ReadArgs) -> Result<Report, BoxError> {
-    args.common.broker.refuse_unsupported()?;
     let connections = args.common.connections();
     let target = Target::prepare(&args.common.broker, connections, 1).await?;
     let clock = Clock::system();

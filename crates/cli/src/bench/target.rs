@@ -8,6 +8,7 @@ use proto::protocol::{
     ApplyRequest, CompressionCodec, JournalSpec, LabelSet, ListRequest, apply_request, journal_spec,
 };
 use runtime::config::BrokerClientArgs;
+use runtime::tls::ClientTls;
 use runtime::{BoxError, Clock, Entropy};
 use tonic::Request;
 use tonic::service::Interceptor;
@@ -54,9 +55,10 @@ impl Target {
         journals: u32,
     ) -> Result<Target, BoxError> {
         let address = broker.address.as_str();
+        let tls = ClientTls::load(broker.tls.options().client()?, &Clock::system())?;
         let signer = Signer { authorizer: client::authorizer_of(broker)?, clock: Clock::system() };
         let connect = |_| -> Result<Client, BoxError> {
-            let channel = runtime::grpc::channel(address)?;
+            let channel = runtime::grpc::secure_channel(address, &tls)?;
             let client = JournalClient::with_interceptor(channel, signer.clone());
             Ok(client.max_decoding_message_size(runtime::grpc::MAX_MESSAGE_RECV_CLIENT))
         };

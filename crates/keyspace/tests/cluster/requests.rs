@@ -108,6 +108,7 @@ async fn connecting_waits_for_a_server_and_can_be_stopped() {
     let stopped = TaskGroup::new("stopped");
     let options = keyspace::EtcdOptions {
         lease_ttl: Duration::from_secs(20),
+        tls: Default::default(),
         clock: runtime::Clock::system(),
         tasks: stopped.clone(),
     };

@@ -55,7 +55,8 @@ impl Embedded {
 
 /// A client of `endpoint` whose leases last `ttl`.
 pub async fn connect(endpoint: &str, ttl: Duration, tasks: &TaskGroup) -> Etcd {
-    let options = EtcdOptions { lease_ttl: ttl, clock: Clock::system(), tasks: tasks.clone() };
+    let options =
+        EtcdOptions { lease_ttl: ttl, tls: Default::default(), clock: Clock::system(), tasks: tasks.clone() };
     Etcd::connect(endpoint, options).await.unwrap()
 }
 

@@ -1,6 +1,7 @@
 use clap::Parser;
 
 use super::*;
+use crate::tls::{ClientTlsFiles, IdentityFiles};
 
 #[derive(Debug, clap::Parser)]
 struct Program {
@@ -38,8 +39,7 @@ fn groups_share_one_command_line() {
     assert_eq!(got.broker.cache_ttl, Duration::from_millis(500));
     assert_eq!(got.broker.address, "http://localhost:8080");
     assert!(got.debug.private && got.debug.port.is_none());
-    got.etcd.refuse_unsupported().unwrap();
-    got.broker.refuse_unsupported().unwrap();
+    got.etcd.validate().unwrap();
 }
 
 #[test]
@@ -51,23 +51,47 @@ fn defaults_of_clap_and_of_the_types_agree() {
 }
 
 #[test]
-fn unsupported_options_are_refused_by_name() {
-    for (args, expected) in [
-        (&["--etcd.cert-file=x"][..], "--etcd.cert-file is not supported yet"),
-        (
-            &["--etcd.address=https://h:1"],
-            "--etcd.address: https is not supported yet; expected http:// or unix://",
-        ),
-        (&["--etcd.lease=20ms"], "--etcd.lease: 20ms is too short; expected 1s or more"),
-        (&["--broker.trusted-ca-file=x"], "--broker.trusted-ca-file is not supported yet"),
-    ] {
-        let got = parse(args).unwrap();
-        let refused = got.etcd.refuse_unsupported().and_then(|()| got.broker.refuse_unsupported());
-        assert_eq!(refused.unwrap_err().to_string(), expected);
-    }
+fn secrets_are_not_shown_and_a_lease_is_not_too_short() {
+    let short = parse(&["--etcd.lease=20ms"]).unwrap().etcd.validate().unwrap_err();
+    assert_eq!(short.to_string(), "--etcd.lease: 20ms is too short; expected 1s or more");
     let secret = parse(&["--broker.auth-keys=hush", "--broker.auth-token="]).unwrap().broker;
     assert_eq!(secret.auth_keys.as_ref().and_then(Secret::reveal), Some("hush"));
     assert_eq!(secret.auth_token.as_ref().and_then(Secret::reveal), None);
     assert!(!format!("{secret:?}").contains("hush"));
     assert!(parse(&["--etcd.lease=20"]).unwrap_err().contains("invalid duration"));
+}
+
+#[test]
+fn a_certificate_needs_its_key_and_an_authority_of_clients_a_certificate() {
+    for (args, missing) in [
+        (&[][..], None),
+        (&["--etcd.trusted-ca-file=ca"], None),
+        (&["--etcd.cert-file=c", "--etcd.cert-key-file=k"], None),
+        (
+            &["--etcd.cert-file=c"],
+            Some("--etcd.cert-key-file: is missing; expected a file beside --etcd.cert-file"),
+        ),
+        (
+            &["--etcd.cert-key-file=k", "--etcd.trusted-ca-file=ca"],
+            Some("--etcd.cert-file: is missing; expected a file beside --etcd.cert-key-file"),
+        ),
+        // As of an empty variable.
+        (
+            &["--etcd.cert-file=c", "--etcd.cert-key-file="],
+            Some("--etcd.cert-key-file: is missing; expected a file beside --etcd.cert-file"),
+        ),
+    ] {
+        let got = parse(args).unwrap().etcd.tls.options().client().map_err(|error| error.to_string());
+        assert_eq!(got.as_ref().err().map(String::as_str), missing, "{args:?}");
+    }
+    let got = parse(&["--broker.cert-file=c", "--broker.cert-key-file=k", "--broker.trusted-ca-file=ca"]);
+    let files = got.unwrap().broker.tls.options().client().unwrap();
+    let identity = IdentityFiles { cert: "c".into(), key: "k".into() };
+    assert_eq!(files, ClientTlsFiles { identity: Some(identity), ca: Some("ca".into()) });
+
+    let open = parse(&["--etcd.trusted-ca-file=ca"]).unwrap().etcd.tls.options().server();
+    assert_eq!(
+        open.unwrap_err().to_string(),
+        "--etcd.cert-file: is missing; expected a file beside --etcd.trusted-ca-file"
+    );
 }

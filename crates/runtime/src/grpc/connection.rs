@@ -2,7 +2,7 @@
 //!
 //! The kernel tells when the server's process ends, and when its machine is gone. It does not tell when the process is
 //! stopped, or hangs: its machine goes on to acknowledge what is sent. So a connection that was silent for a while asks
-//! the server for its readiness, over another connection, in plain HTTP. Whatever comes back says that the server lives,
+//! the server for its readiness, over another connection, by HTTP/1. Whatever comes back says that the server lives,
 //! also a refusal; if nothing comes back, reading fails, and with it all calls. Pings of HTTP/2 would say the same, but
 //! Go servers cut off clients that send them. Our own servers send pings, so that their connections are never silent.
 
@@ -16,10 +16,13 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
+use proto::endpoint::{DialAddress, dial_address};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::{Clock, socket};
+use crate::tls::{ClientTls, Protocol, explain};
+use crate::{BoxError, Clock, socket};
 
 /// How long connecting may take.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -41,33 +44,91 @@ pub(super) struct Patience {
 pub(super) const PATIENCE: Patience =
     Patience { silence: Duration::from_secs(5), answer: Duration::from_secs(5) };
 
-/// Connects to `host:port`.
-pub(super) async fn tcp(authority: String, patience: Patience) -> io::Result<TokioIo<Connection<TcpStream>>> {
-    let dial = {
-        let authority = authority.clone();
-        move || TcpStream::connect(authority.clone())
-    };
-    let stream = connect(dial(), &authority).await?;
+/// A server, and how it is reached.
+#[derive(Clone, Debug)]
+pub(super) enum Target {
+    /// At `host:port`.
+    Tcp(String),
+    /// At `host:port`, where it must prove to be `name`.
+    Tls { authority: String, name: ServerName<'static>, tls: ClientTls },
+    /// At the path of a socket.
+    Unix(String),
+}
+
+impl Target {
+    /// The server of an endpoint. `tls` is for those of `https`.
+    pub(super) fn parse(endpoint: &str, tls: &ClientTls) -> Result<Target, BoxError> {
+        Ok(match dial_address(endpoint)? {
+            DialAddress::Tcp { authority, tls: false } => Target::Tcp(authority),
+            DialAddress::Tcp { authority, tls: true } => {
+                Target::Tls { name: tls.name_of(&authority)?, authority, tls: tls.clone() }
+            }
+            DialAddress::Unix(path) => Target::Unix(path),
+        })
+    }
+
+    /// The URL which requests are addressed to.
+    pub(super) fn origin(&self) -> String {
+        match self {
+            Target::Tcp(authority) => format!("http://{authority}"),
+            Target::Tls { authority, .. } => format!("https://{authority}"),
+            Target::Unix(_) => "http://localhost".to_owned(),
+        }
+    }
+
+    fn address(&self) -> &str {
+        match self {
+            Target::Tcp(authority) | Target::Tls { authority, .. } => authority,
+            Target::Unix(path) => path,
+        }
+    }
+
+    async fn open(&self, protocol: Protocol) -> io::Result<BoxStream> {
+        match self {
+            Target::Tcp(authority) => Ok(Box::new(tcp(authority).await?)),
+            Target::Tls { authority, name, tls } => {
+                let stream = tcp(authority).await?;
+                Ok(Box::new(tls.connect(stream, name.clone(), protocol).await?))
+            }
+            Target::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+        }
+    }
+}
+
+async fn tcp(authority: &str) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(authority).await?;
     socket::prepare(&stream)?;
-    Ok(TokioIo::new(Connection::new(stream, patience, move || is_alive(dial(), patience))))
+    Ok(stream)
 }
 
-/// Connects to the socket at `path`.
-pub(super) async fn unix(path: String, patience: Patience) -> io::Result<TokioIo<Connection<UnixStream>>> {
-    let dial = {
-        let path = path.clone();
-        move || UnixStream::connect(path.clone())
+/// A stream to a server.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+pub(super) type BoxStream = Box<dyn Stream>;
+
+/// Connects to a server, and watches over the connection.
+pub(super) async fn connect(
+    target: Target,
+    patience: Patience,
+) -> io::Result<TokioIo<Connection<BoxStream>>> {
+    let stream = dial(&target, CONNECT_MAX).await?;
+    let question = move || {
+        let target = target.clone();
+        async move { is_alive(target.open(Protocol::Http1), patience).await }
     };
-    let stream = connect(dial(), &path).await?;
-    Ok(TokioIo::new(Connection::new(stream, patience, move || is_alive(dial(), patience))))
+    Ok(TokioIo::new(Connection::new(stream, patience, question)))
 }
 
-async fn connect<S>(dial: impl Future<Output = io::Result<S>>, address: &str) -> io::Result<S> {
-    match Clock::system().timeout(CONNECT_MAX, dial).await {
+/// Connects to a server within `limit`.
+pub(super) async fn dial(target: &Target, limit: Duration) -> io::Result<BoxStream> {
+    let address = target.address();
+    match Clock::system().timeout(limit, target.open(Protocol::Http2)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(io::Error::new(error.kind(), format!("connect to {address}: {error}"))),
         Err(_elapsed) => {
-            let problem = format!("connect to {address}: no answer within {CONNECT_MAX:?}");
+            let problem = format!("connect to {address}: no answer within {limit:?}");
             Err(io::Error::new(io::ErrorKind::TimedOut, problem))
         }
     }
@@ -159,7 +220,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     ) -> Poll<io::Result<()>> {
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buffer) {
             self.heard = true;
-            return Poll::Ready(read);
+            return Poll::Ready(read.map_err(explain));
         }
         self.poll_death(cx).map(Err)
     }

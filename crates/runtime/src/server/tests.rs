@@ -1,12 +1,21 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::tls::tests::Authority;
 use tower::ServiceExt;
 
 const DRAIN: Duration = Duration::from_secs(5);
 
 async fn start(address: &str, router: Router) -> (String, Option<SocketAddr>, TaskGroup) {
-    let listener = Listener::bind(address).await.unwrap();
+    start_with(address, router, None).await
+}
+
+async fn start_with(
+    address: &str,
+    router: Router,
+    tls: Option<ServerTls>,
+) -> (String, Option<SocketAddr>, TaskGroup) {
+    let listener = Listener::bind(address).await.unwrap().with_tls(tls);
     let (endpoint, addr) = (listener.endpoint("127.0.0.1"), listener.local_addr());
     let tasks = TaskGroup::new("test");
     tasks.spawn(
@@ -49,18 +58,58 @@ async fn http_1_and_http_2_share_one_port() {
     let response = http1(TcpStream::connect(addr.unwrap()).await.unwrap(), "/debug/metrics").await;
     assert!(response.starts_with("HTTP/1.1 200") && response.contains("seen_total 1"), "{response}");
 
-    let mut channel = crate::grpc::channel(&endpoint).unwrap();
+    let response = http2(crate::grpc::channel(&endpoint).unwrap(), &endpoint).await.unwrap();
+    assert_eq!((response.status().as_u16(), response.version()), (200, http::Version::HTTP_2));
+
+    tasks.cancel();
+    tasks.join_within(DRAIN).await.unwrap();
+}
+
+async fn http2(
+    mut channel: tonic::transport::Channel,
+    endpoint: &str,
+) -> Result<http::Response<tonic::body::Body>, tonic::transport::Error> {
     let request = http::Request::builder()
         .uri(format!("{endpoint}/debug/ready"))
         .body(tonic::body::Body::empty())
         .unwrap();
-    let response = ServiceExt::<http::Request<tonic::body::Body>>::ready(&mut channel)
-        .await
-        .map(|c| tower::Service::call(c, request))
-        .unwrap()
-        .await
-        .unwrap();
+    let ready = ServiceExt::<http::Request<tonic::body::Body>>::ready(&mut channel).await?;
+    tower::Service::call(ready, request).await
+}
+
+#[tokio::test]
+async fn a_port_with_tls_serves_those_who_speak_it_whatever_others_do() {
+    let ours = Authority::new("ours");
+    let tls = ours.server(Some(ours.ca()));
+    let (endpoint, addr, tasks) = start_with("127.0.0.1:0", ready_router(), Some(tls)).await;
+    let addr = addr.unwrap();
+    let endpoint = endpoint.replace("127.0.0.1", "localhost");
+    assert_eq!(endpoint, format!("https://localhost:{}", addr.port()));
+
+    let silent = TcpStream::connect(addr).await.unwrap();
+    let mut plain = TcpStream::connect(addr).await.unwrap();
+    plain.write_all(b"GET /debug/ready HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    // Closing with something unread resets the connection.
+    let _closed = plain.read_to_end(&mut answer).await;
+    assert!(!answer.windows(4).any(|bytes| bytes == b"HTTP"), "{answer:?}");
+
+    let known = ours.client(Some(ours.issue("someone")));
+    let channel = crate::grpc::secure_channel(&endpoint, &known).unwrap();
+    let response = http2(channel, &endpoint).await.unwrap();
     assert_eq!((response.status().as_u16(), response.version()), (200, http::Version::HTTP_2));
+    let stream = TcpStream::connect(addr).await.unwrap();
+    let name = known.name_of("localhost:1").unwrap();
+    let stream = known.connect(stream, name, crate::tls::Protocol::Http1).await.unwrap();
+    let response = http1(stream, "/debug/ready").await;
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+
+    let unknown = crate::grpc::secure_channel(&endpoint, &ours.client(None)).unwrap();
+    let error = crate::grpc::chain_text(&http2(unknown, &endpoint).await.unwrap_err());
+    assert!(error.contains("the server refuses this client"), "{error}");
+    let plain = crate::grpc::channel(&endpoint.replace("https", "http")).unwrap();
+    http2(plain, &endpoint).await.unwrap_err();
+    drop(silent);
 
     tasks.cancel();
     tasks.join_within(DRAIN).await.unwrap();
@@ -71,7 +120,10 @@ async fn a_unix_socket_is_served_replaced_when_stale_and_removed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s.sock");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-    let (endpoint, _, tasks) = start(&format!("unix://{}", path.display()), ready_router()).await;
+    // It is the same with TLS.
+    let tls = Authority::new("ours").server(None);
+    let address = format!("unix://{}", path.display());
+    let (endpoint, _, tasks) = start_with(&address, ready_router(), Some(tls)).await;
     assert_eq!(endpoint, format!("unix://127.0.0.1{}", path.display()));
 
     let response = http1(UnixStream::connect(&path).await.unwrap(), "/debug/ready").await;

@@ -7,6 +7,7 @@ use client::{ClientOptions, JournalClient};
 use runtime::config::{config_text, parse_command_line, with_ini};
 use runtime::server::{self, Listener};
 use runtime::signals::Signals;
+use runtime::tls::ClientTls;
 use runtime::{BoxError, CancellationToken, Clock, Entropy, Metrics, OnError, TaskGroup};
 
 use super::config::RunArgs;
@@ -79,10 +80,10 @@ fn run_program(args: RunArgs) -> ExitCode {
 
 async fn run_until_signal(args: RunArgs) -> Result<(), BoxError> {
     let _logging = runtime::logging::init(&args.log, "chunker")?;
-    args.broker.refuse_unsupported()?;
     let tasks = TaskGroup::new("chunker");
     let (clock, metrics) = (Clock::system(), Metrics::with_process());
     serve_diagnostics(&args, &clock, &metrics, &tasks).await?;
+    let tls = ClientTls::load(args.broker.tls.options().client()?, &clock)?;
     let options = ClientOptions {
         clock,
         entropy: Entropy::system(),
@@ -91,6 +92,7 @@ async fn run_until_signal(args: RunArgs) -> Result<(), BoxError> {
         cache_size: args.broker.cache_size,
         cache_ttl: args.broker.cache_ttl,
         file_root: args.broker.file_root.clone(),
+        tls,
         metrics: Some(metrics),
         authorizer: client::authorizer_of(&args.broker)?,
     };

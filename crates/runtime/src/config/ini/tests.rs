@@ -179,7 +179,7 @@ fn a_configuration_is_printed_with_comments() {
     let text = printed("[Web]\nKeys = secret\n", "program serve --etcd.lease 5s --web.home x");
     for part in [
         "[Logging]\n; Log messages of this level and above\n; Level = warn\n",
-        "\n\n[Etcd]\n; Address of etcd: http://host:port or unix:///path\n",
+        "\n\n[Etcd]\n; Address of etcd: http(s)://host:port or unix:///path.",
         "\n; Address =\n",
         "\nLeaseTTL = 5s\n",
         "\n; TrustedCAFile =\n",
