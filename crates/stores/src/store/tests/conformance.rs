@@ -1,13 +1,14 @@
 //! What every kind of store promises.
 
 use fragment::PathPostfix;
-use fragment::compress::Compressor;
+use fragment::compress::{Compressor, ENTRY_SPACING_BYTES};
 
 use super::*;
 
 /// Runs the suite; `make` makes an empty store.
 pub(crate) async fn run(make: impl AsyncFn() -> Store) {
     content_is_read_back_from_every_offset(&make().await).await;
+    objects_without_an_index_are_entered_where_they_were_read(&make().await).await;
     large_content_is_stored_in_parts(&make().await).await;
     putting_again_is_no_error(&make().await).await;
     missing_objects_are_told_apart(&make().await).await;
@@ -37,6 +38,19 @@ async fn content_is_read_back_from_every_offset(store: &Store) {
         for outside in [0, 999, 701_001, i64::MAX] {
             assert!(matches!(read(store, &fragment, outside).await, Err(StoreError::Offset { .. })));
         }
+    }
+}
+
+async fn objects_without_an_index_are_entered_where_they_were_read(store: &Store) {
+    let content = content(ENTRY_SPACING_BYTES as usize + 3_000_000);
+    let fragment = fragment_of("a/journal", 0, Codec::GzipOffload, &content);
+    store.put(&fragment, source(&content)).await.unwrap();
+    let known = || indexes(store).get(&fragment.content_path()).unwrap();
+    let learned = known();
+    assert_eq!(learned.entries.len(), 1, "it was read back");
+    for offset in [content.len() - 1, ENTRY_SPACING_BYTES as usize + 1_000_000] {
+        assert!(read(store, &fragment, offset as i64).await.unwrap() == content[offset..], "from {offset}");
+        assert!(Arc::ptr_eq(&known(), &learned), "a read from the beginning would have learned it again");
     }
 }
 
