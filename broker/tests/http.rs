@@ -5,12 +5,14 @@
 
 mod support;
 
+use auth::{Capability, Claims, Keys};
 use broker::{Broker, BrokerOptions};
 use futures::StreamExt;
+use proto::protocol::{ApplyRequest, LabelSelector};
 use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::{Value, json};
 use sha1::{Digest, Sha1};
-use support::{Fixture, eventually, journal, within};
+use support::{Fixture, eventually, journal, upsert, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const NAME: &str = "a/journal";
@@ -380,6 +382,63 @@ async fn pages_of_allowed_origins_may_call_the_json_gateway() {
     // Journals themselves are for programs.
     let get = gateway.get("/a/journal", &[("origin", ORIGIN)]).await;
     assert_eq!(header(&get, "access-control-allow-origin"), None);
+    gateway.fixture.stop().await;
+}
+
+#[tokio::test]
+async fn with_keys_the_gateways_ask_for_a_token() {
+    let keys = Keys::parse("c2VjcmV0").unwrap();
+    let now = runtime::Clock::system().unix_seconds();
+    let token = |capability, journal| {
+        let selector = LabelSelector::include([("name", journal)]);
+        let expires = now + 3600;
+        let claims = Claims { capability, selector, expires, issued: Some(now), ..Claims::default() };
+        format!("Bearer {}", keys.sign(&claims))
+    };
+    let with_keys = |options: &mut BrokerOptions| options.auth_keys = Some(keys.clone());
+    let mut fixture = Fixture::start_in(tempfile::tempdir().unwrap(), with_keys).await;
+    let mut apply = tonic::Request::new(ApplyRequest { changes: vec![upsert(journal(NAME), 0)] });
+    apply.metadata_mut().insert("authorization", token(Capability::ALL, NAME).parse().unwrap());
+    within(fixture.client.apply(apply)).await.unwrap();
+    let gateway = Gateway { fixture, http: http1() };
+
+    let put = async |token: &str| {
+        let put = gateway.http.put(gateway.url("/a/journal")).header("authorization", token).body("content");
+        within(put.send()).await.unwrap()
+    };
+    let (reader, writer) = (token(Capability::READ, NAME), token(Capability::APPEND, NAME));
+    eventually("the journal takes appends", async || {
+        (put(&writer).await.status() == StatusCode::NO_CONTENT).then_some(())
+    })
+    .await;
+    let got = gateway.get("/a/journal", &[("authorization", &reader)]).await;
+    assert!(within(got.text()).await.unwrap().starts_with("content"));
+
+    // Without one, with that of a writer, and with a scheme which is not known.
+    let scheme = reader.replace("Bearer", "Basic");
+    for headers in
+        [&[][..], &[("authorization", writer.as_str())][..], &[("authorization", scheme.as_str())][..]]
+    {
+        let refused = gateway.get("/a/journal", headers).await;
+        assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(header(&refused, "www-authenticate"), Some("Bearer"));
+        let refused = gateway.get("/a/journal", &[headers, &[("range", "bytes=-3")][..]].concat()).await;
+        assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(put(&reader).await.status(), StatusCode::UNAUTHORIZED);
+    // What a token does not reach is not there.
+    let other = token(Capability::READ, "another/journal");
+    let missing = gateway.get("/a/journal", &[("authorization", &other)]).await;
+    assert_eq!((missing.status(), header(&missing, "x-route-token")), (StatusCode::NOT_FOUND, None));
+
+    let refused = gateway.post("/v1/journals/read", &json!({"journal": NAME}).to_string()).await;
+    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(header(&refused, "www-authenticate"), Some("Bearer"));
+    let listed = gateway.send(Method::POST, "/v1/journals/list", &[]).await;
+    assert_eq!(listed.status(), StatusCode::UNAUTHORIZED);
+    let read = gateway.http.post(gateway.url("/v1/journals/read")).header("authorization", &reader);
+    let read = within(read.body(json!({"journal": NAME}).to_string()).send()).await.unwrap();
+    assert_eq!(lines(&within(read.text()).await.unwrap())[0]["result"]["status"], "OK");
     gateway.fixture.stop().await;
 }
 
