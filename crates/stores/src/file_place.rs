@@ -104,6 +104,8 @@ impl Place for FilePlace {
             let problem = format!("an element is {length} bytes long (expected at most {ELEMENT_BYTES_MAX})");
             return Err(PlaceError::Name(problem));
         }
+        // Writing would make it again: empty, which is what nobody may take the store for.
+        require_root(&self.root)?;
         refuse_links(&self.root, &key)?;
         Ok(path)
     }

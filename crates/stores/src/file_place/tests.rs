@@ -49,13 +49,16 @@ async fn files_have_the_protocols_layout() {
 #[tokio::test]
 async fn a_store_without_its_directory_is_not_an_empty_store() {
     let (root, store) = file_store();
-    // The first health check would make the directory again.
+    // A health check which is writing by then would make the directory again.
     store.checked_health().await;
     assert!(store.list(&journal("a/journal")).await.unwrap().is_empty(), "a journal without a directory");
     let aside = root.path().with_extension("aside");
     fs::rename(root.path(), &aside).unwrap();
     let error = store.list(&journal("a/journal")).await.unwrap_err().to_string();
     assert!(error.contains("is missing"), "{error}");
+    let fragment = fragment_of("a/journal", 0, Codec::None, b"content");
+    let error = store.put(&fragment, source(b"content")).await.unwrap_err().to_string();
+    assert!(error.contains("is missing") && !root.path().exists(), "{error}");
     fs::rename(&aside, root.path()).unwrap();
     assert!(store.list(&journal("a/journal")).await.unwrap().is_empty());
 }
