@@ -1,1 +1,0 @@
-//! Finds cycles in the rides of shared bikes, and serves rides.
