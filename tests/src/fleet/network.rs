@@ -4,9 +4,10 @@
 //! an address of its own on one bridge, and a partition drops packets at the receiver's firewall: silently, in one
 //! direction or both.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use runtime::{BoxError, Entropy};
 use tokio::process::Command;
@@ -22,6 +23,8 @@ const OWN: u8 = 254;
 /// Ports for loopback: below those that the system gives to outgoing connections, as a process that is down must find its
 /// port free when it comes back.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
+/// The ports that this process was given.
+static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 /// Attempts to find a free port.
 const PORT_TRIES: u32 = 1000;
 
@@ -148,14 +151,29 @@ pub async fn run(command: &[&str]) -> Result<(), BoxError> {
     Err(format!("{}: {}: {}", command.join(" "), output.status, said.trim()).into())
 }
 
-/// A port of loopback that nobody listens on.
+/// A port of loopback that nobody listens on, nor on the next one, which etcd takes for its peers. This process is given each
+/// once: what it was given before may not be listened on yet.
 pub fn free_port() -> Result<u16, BoxError> {
     let entropy = Entropy::system();
+    let is_free = |port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok();
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     for _ in 0..PORT_TRIES {
-        let port = PORTS.start + entropy.below(u64::from(PORTS.end - PORTS.start)) as u16;
-        if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+        let port = PORTS.start + 2 * entropy.below(u64::from((PORTS.end - PORTS.start) / 2)) as u16;
+        if is_free(port) && is_free(port + 1) && given.insert(port) {
             return Ok(port);
         }
     }
     Err("no port is free".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_given_what_another_one_was() {
+        let given: Vec<u16> = (0..1000).map(|_| free_port().unwrap()).collect();
+        let taken: BTreeSet<u16> = given.iter().flat_map(|port| [*port, port + 1]).collect();
+        assert_eq!(taken.len(), 2000);
+    }
 }
