@@ -42,14 +42,14 @@ impl Stored {
     /// Has the store answer with errors: where its directory was there is a file.
     fn break_store(&self, store: &str) {
         let path = self.dir.path().join(store);
-        std::fs::rename(&path, path.with_extension("away")).unwrap();
-        std::fs::write(&path, b"").unwrap();
+        std::fs::write(path.with_extension("away"), b"").unwrap();
+        support::exchange(&path, &path.with_extension("away"));
     }
 
     fn mend_store(&self, store: &str) {
         let path = self.dir.path().join(store);
-        std::fs::remove_file(&path).unwrap();
-        std::fs::rename(path.with_extension("away"), &path).unwrap();
+        support::exchange(&path, &path.with_extension("away"));
+        std::fs::remove_file(path.with_extension("away")).unwrap();
     }
 
     /// A fresh broker without local content, with the journal over both stores.

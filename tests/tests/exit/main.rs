@@ -102,17 +102,18 @@ async fn what_a_failing_store_refuses_is_stored_by_the_next_process() {
 }
 
 /// Lets every write to the store fail, or succeed again. Who runs the tests may be root, whom permissions do not bind; then
-/// a file stands where the journals' directories should.
+/// a file stands where the journals' directories should. The two change places in one step: a moment without either could
+/// be the one between a write's check of the directory and the write, which makes the directory anew.
 fn forbid_writes(machine: &Machine, is_forbidden: bool) {
     let store = machine.store();
     let aside = machine.dir.path().join("store-aside");
     if is_forbidden {
-        std::fs::rename(&store, &aside).unwrap();
-        std::fs::write(&store, b"").unwrap();
-        std::fs::set_permissions(&store, std::fs::Permissions::from_mode(0o400)).unwrap();
-    } else {
-        std::fs::remove_file(&store).unwrap();
-        std::fs::rename(&aside, &store).unwrap();
+        std::fs::write(&aside, b"").unwrap();
+        std::fs::set_permissions(&aside, std::fs::Permissions::from_mode(0o400)).unwrap();
+    }
+    rustix::fs::renameat_with(rustix::fs::CWD, &store, rustix::fs::CWD, &aside, rustix::fs::RenameFlags::EXCHANGE).unwrap();
+    if !is_forbidden {
+        std::fs::remove_file(&aside).unwrap();
     }
 }
 
