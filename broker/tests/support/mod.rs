@@ -211,8 +211,14 @@ pub fn journal(name: &str) -> JournalSpec {
 /// Lets two paths change places in one step: a store which is exchanged for a file is never missing, which could be the
 /// moment between a write's check of the directory and the write, which makes the directory anew.
 pub fn exchange(one: &Path, other: &Path) {
-    rustix::fs::renameat_with(rustix::fs::CWD, one, rustix::fs::CWD, other, rustix::fs::RenameFlags::EXCHANGE)
-        .unwrap();
+    rustix::fs::renameat_with(
+        rustix::fs::CWD,
+        one,
+        rustix::fs::CWD,
+        other,
+        rustix::fs::RenameFlags::EXCHANGE,
+    )
+    .unwrap();
 }
 
 /// Puts a fragment which holds `content` and is `age` old into the directory of a journal in a file store. Returns its

@@ -111,7 +111,14 @@ fn forbid_writes(machine: &Machine, is_forbidden: bool) {
         std::fs::write(&aside, b"").unwrap();
         std::fs::set_permissions(&aside, std::fs::Permissions::from_mode(0o400)).unwrap();
     }
-    rustix::fs::renameat_with(rustix::fs::CWD, &store, rustix::fs::CWD, &aside, rustix::fs::RenameFlags::EXCHANGE).unwrap();
+    rustix::fs::renameat_with(
+        rustix::fs::CWD,
+        &store,
+        rustix::fs::CWD,
+        &aside,
+        rustix::fs::RenameFlags::EXCHANGE,
+    )
+    .unwrap();
     if !is_forbidden {
         std::fs::remove_file(&aside).unwrap();
     }
