@@ -21,3 +21,4 @@ pub mod sandbox;
 pub mod seed;
 pub mod tiering;
 pub mod traffic;
+pub mod walkthrough;

@@ -1,0 +1,236 @@
+//! Walks through documentation as a reader would: runs its commands in order, in one directory, and compares what it shows of
+//! their output.
+//!
+//! A command whose output is shown is repeated until it prints that, as a reader would who is a moment too early; of another one
+//! it matters that it succeeds. `…` stands for any text. Ports are replaced by free ones.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use runtime::Clock;
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::process::binary;
+
+/// Longest wait for a command to end, or to print what is shown. A killed application's lease takes 20 seconds to run out.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// The directory which holds the repository.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// A fenced block of a page.
+pub struct Block {
+    /// The page and the line at which the block begins.
+    pub place: String,
+    /// What stands behind the fence.
+    pub info: String,
+    pub lines: Vec<String>,
+}
+
+/// The blocks of the page at `path`.
+pub fn blocks(path: &Path) -> Vec<Block> {
+    let page = path.file_name().unwrap().display();
+    let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let (mut blocks, mut open): (Vec<_>, Option<Block>) = (Vec::new(), None);
+    for (number, line) in text.lines().enumerate() {
+        match (line.strip_prefix("```"), &mut open) {
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (Some(info), None) => {
+                let place = format!("{page}:{}", number + 1);
+                open = Some(Block { place, info: info.to_owned(), lines: Vec::new() });
+            }
+            (None, Some(block)) => block.lines.push(line.to_owned()),
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "{page}: a block does not end");
+    blocks
+}
+
+/// Runs commands in one directory, and ends at its end what they left running.
+pub struct Terminal {
+    dir: tempfile::TempDir,
+    ports: Vec<(&'static str, String)>,
+    groups: Vec<Child>,
+    /// What a shell would remember of the commands before.
+    exports: String,
+    clock: Clock,
+}
+
+impl Terminal {
+    /// Opens one in an empty directory, in which each of the `ports` that a page shows stands for a free one. The first is the
+    /// port of the broker which commands use that name none.
+    pub fn open(ports: &[&'static str]) -> Terminal {
+        // Held until all are known, so that they differ.
+        let free: Vec<_> = ports.iter().map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let port = |free: &TcpListener| free.local_addr().unwrap().port().to_string();
+        let ports = ports.iter().copied().zip(free.iter().map(port)).collect();
+        Terminal {
+            dir: tempfile::tempdir().unwrap(),
+            ports,
+            groups: Vec::new(),
+            exports: String::new(),
+            clock: Clock::system(),
+        }
+    }
+
+    /// The directory in which commands run.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Runs the commands of a block and returns how many there were.
+    ///
+    /// # Panics
+    /// If one fails, does not end, or does not come to print what the block shows.
+    pub async fn follow(&mut self, Block { place, lines, .. }: &Block) -> usize {
+        let mut lines = lines.iter().peekable();
+        let mut commands = 0;
+        while let Some(line) = lines.next() {
+            let command =
+                line.strip_prefix("$ ").unwrap_or_else(|| panic!("{place}: {line} is not a command"));
+            let mut command = command.to_owned();
+            while command.ends_with('\\') {
+                command = command
+                    + "\n"
+                    + lines.next().unwrap_or_else(|| panic!("{place}: {line} goes on nowhere"));
+            }
+            let mut shown = Vec::new();
+            while let Some(line) = lines.next_if(|line| !line.starts_with("$ ")) {
+                shown.push(line.clone());
+            }
+            self.run(place, &command, &shown).await;
+            commands += 1;
+        }
+        commands
+    }
+
+    /// Replaces numbers which are ports.
+    fn with_ports(&self, text: &str) -> String {
+        let (mut replaced, mut rest) = (String::new(), text);
+        while let Some(begin) = rest.find(|c: char| c.is_ascii_digit()) {
+            let length = rest[begin..].find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len() - begin);
+            let (before, number, after) =
+                (&rest[..begin], &rest[begin..begin + length], &rest[begin + length..]);
+            let port = self.ports.iter().find(|(shown, _)| *shown == number);
+            replaced += before;
+            replaced += port.map_or(number, |(_, used)| used);
+            rest = after;
+        }
+        replaced + rest
+    }
+
+    /// Starts a command whose output goes to a file.
+    fn start(&mut self, command: &str) -> PathBuf {
+        let output = self.dir.path().join(format!(".output-{}", self.groups.len()));
+        let file = File::create(&output).unwrap();
+        let programs = binary("courant").parent().unwrap().to_owned();
+        let command = format!("PATH=.:{}:$PATH\n{}{command}", programs.display(), self.exports);
+        let broker = &self.ports[0].1;
+        let mut bash = Command::new("bash");
+        bash.args(["-c", &command]).current_dir(self.dir.path());
+        bash.env("BROKER_PORT", broker).env("BROKER_ADDRESS", format!("http://localhost:{broker}"));
+        // What it starts is in its group, and ends with this.
+        bash.process_group(0).stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
+        self.groups.push(bash.spawn().unwrap());
+        output
+    }
+
+    async fn ended(&mut self, command: &str) -> bool {
+        let begun = self.clock.now();
+        loop {
+            if let Some(status) = self.groups.last_mut().unwrap().try_wait().unwrap() {
+                return status.success();
+            }
+            assert!(self.clock.now() - begun < LIMIT, "{command} does not end");
+            self.clock.sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Runs a command, again until its output is as `shown` if the guide shows some.
+    async fn run(&mut self, place: &str, command: &str, shown: &[String]) {
+        let command = self.with_ports(command);
+        if command.starts_with("export ") {
+            self.exports += &format!("{command}\n");
+        }
+        let shown: Vec<_> = shown.iter().map(|line| self.with_ports(line)).collect();
+        let is_background = command.contains(" & ");
+        let begun = self.clock.now();
+        let mut output = self.start(&command);
+        loop {
+            let has_succeeded = self.ended(&command).await;
+            let printed = fs::read_to_string(&output).unwrap();
+            let lines: Vec<_> = printed.lines().collect();
+            let is_shown = shown.is_empty()
+                || lines.len() == shown.len() && lines.iter().zip(&shown).all(|(l, s)| is_as_shown(l, s));
+            if has_succeeded && is_shown {
+                return;
+            }
+            let is_over = shown.is_empty() || self.clock.now() - begun > LIMIT;
+            assert!(!is_over, "{place}: {command}\nprinted\n{printed}instead of\n{}", shown.join("\n"));
+            self.clock.sleep(Duration::from_millis(100)).await;
+            if !is_background {
+                output = self.start(&command);
+            }
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        for group in &mut self.groups {
+            // Most have ended.
+            let _gone = kill_process_group(Pid::from_child(group), Signal::KILL);
+            let _status = group.wait();
+        }
+    }
+}
+
+/// Whether a line is as shown, where runs of spaces are one and `…` is any text.
+fn is_as_shown(line: &str, shown: &str) -> bool {
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (line, shown) = (words(line), words(shown));
+    let mut parts = shown.split('…');
+    let Some(mut rest) = parts.next().and_then(|first| line.strip_prefix(first)) else { return false };
+    let mut parts = parts.peekable();
+    while let Some(part) = parts.next() {
+        let found = if parts.peek().is_none() {
+            rest.ends_with(part).then(|| rest.len() - part.len())
+        } else {
+            rest.find(part)
+        };
+        match found {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_compared_with_gaps() {
+        for (line, shown, is_as) in [
+            ("a   b", "a b", true),
+            ("a b", "a c", false),
+            ("serving on x, etcd", "serving on …, etcd", true),
+            ("serving on x, etcd!", "serving on …, etcd", false),
+            (r#"{"UUID":"1","P":2}"#, r#"{"UUID":"…","P":…}"#, true),
+            ("abc", "…", true),
+            ("abc", "ab", false),
+        ] {
+            assert_eq!(is_as_shown(line, shown), is_as, "{line} as {shown}");
+        }
+    }
+}
