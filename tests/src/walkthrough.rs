@@ -32,6 +32,7 @@ pub struct Block {
     pub place: String,
     /// What stands behind the fence.
     pub info: String,
+    /// What it holds.
     pub lines: Vec<String>,
 }
 
