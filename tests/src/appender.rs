@@ -10,14 +10,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use auth::{Capability, Grant};
 use proto::protocol::journal_client::JournalClient;
 use proto::protocol::{AppendRequest, AppendResponse, ReadRequest, Status};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use runtime::{BoxError, CancellationToken, Clock, Instant, OnError, TaskGroup};
 use sha1::{Digest, Sha1};
+use tonic::Code;
 use tonic::transport::Channel;
 
+use crate::caller::Caller;
 use crate::history::{Append, HEAD, History, Span, Sum, WriteHead};
 
 /// Longest an attempt may take before its outcome counts as unknown.
@@ -45,6 +48,8 @@ pub struct AppenderOptions {
     pub pause: Duration,
     /// Of content, lengths and choices.
     pub seed: u64,
+    /// As whom they come.
+    pub caller: Caller,
 }
 
 /// Running appenders.
@@ -82,7 +87,7 @@ impl Appenders {
             }
         }
         for broker in &shared.options.brokers {
-            let client = JournalClient::new(runtime::grpc::channel(broker)?);
+            let client = JournalClient::new(shared.options.caller.channel(broker)?);
             let watch = watch_heads(broker.clone(), client, shared.clone(), stop.clone());
             tasks.spawn("write heads", OnError::CancelGroup, watch);
         }
@@ -145,7 +150,7 @@ impl Appender {
     fn new(journal: &str, index: usize, rng: StdRng, shared: Arc<Shared>) -> Result<Appender, BoxError> {
         let mut brokers = Vec::new();
         for url in &shared.options.brokers {
-            brokers.push(JournalClient::new(runtime::grpc::channel(url)?));
+            brokers.push(JournalClient::new(shared.options.caller.channel(url)?));
         }
         Ok(Appender { journal: journal.to_owned(), broker: index % brokers.len(), brokers, rng, shared })
     }
@@ -194,12 +199,22 @@ impl Appender {
         let opening = AppendRequest { journal: self.journal.clone(), ..Default::default() };
         let chunk = AppendRequest { content: content.to_vec().into(), ..Default::default() };
         let stream = futures::stream::iter([opening, chunk, AppendRequest::default()]);
-        let call = self.brokers[self.broker].append(stream);
+        let grant = Grant::journal(Capability::APPEND, &self.journal);
+        let request = self.shared.options.caller.request(stream, grant);
+        let call = self.brokers[self.broker].append(request);
         match self.shared.clock.timeout(APPEND_LIMIT, call).await {
             Ok(Ok(response)) => outcome(&response.into_inner(), content, sum),
+            Ok(Err(status)) if is_denied(&status) => {
+                Err(format!("{}: an append with a sound token was denied: {status}", self.journal).into())
+            }
             Ok(Err(_)) | Err(_) => Ok(Outcome::Unknown),
         }
     }
+}
+
+/// Whether a broker does not let the caller do what it asks for.
+fn is_denied(status: &tonic::Status) -> bool {
+    matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied)
 }
 
 /// What a response says; an error if it acknowledges something else than was sent.
@@ -232,7 +247,10 @@ async fn watch_heads(
 ) -> Result<(), BoxError> {
     while !stop.is_cancelled() {
         for journal in &shared.options.journals {
-            let head = shared.clock.timeout(HEAD_LIMIT, write_head(&mut client, journal)).await;
+            let head = shared
+                .clock
+                .timeout(HEAD_LIMIT, write_head(&mut client, journal, &shared.options.caller))
+                .await;
             if let Ok(Some(offset)) = head {
                 let head = WriteHead { broker: broker.clone(), offset };
                 shared.record(journal, |history| history.write_heads.push(head));
@@ -244,9 +262,10 @@ async fn watch_heads(
 }
 
 /// The write head of a replica; `None` if the broker has none, or does not answer.
-async fn write_head(client: &mut JournalClient<Channel>, journal: &str) -> Option<i64> {
+async fn write_head(client: &mut JournalClient<Channel>, journal: &str, caller: &Caller) -> Option<i64> {
     let request =
         ReadRequest { journal: journal.to_owned(), offset: -1, do_not_proxy: true, ..Default::default() };
+    let request = caller.request(request, Grant::journal(Capability::READ, journal));
     let response = client.read(request).await.ok()?.into_inner().message().await.ok()??;
     // A replica that was just assigned has not listed its store yet, and tells zero.
     let is_told = matches!(response.status(), Status::Ok | Status::OffsetNotYetAvailable);

@@ -40,3 +40,15 @@ pub fn replace(path: &Path, content: &str) -> Result<(), BoxError> {
     std::fs::write(&fresh, content)?;
     Ok(std::fs::rename(fresh, path)?)
 }
+
+/// The three options of TLS which begin with `group`, such as `etcd.` or `broker.server-`: the certificate of `who`, its key,
+/// and the authorities of the other side in the file `ca`, all in `dir`.
+pub fn options(dir: &Path, group: &str, who: &str, ca: &str) -> Vec<String> {
+    let path = |file: &str| dir.join(file).display().to_string();
+    let ca_option = if group.ends_with('-') { "ca-file" } else { "trusted-ca-file" };
+    vec![
+        format!("--{group}cert-file={}", path(&format!("{who}.pem"))),
+        format!("--{group}cert-key-file={}", path(&format!("{who}.key"))),
+        format!("--{group}{ca_option}={}", path(ca)),
+    ]
+}

@@ -13,6 +13,7 @@ use runtime::{Clock, TaskGroup};
 use tempfile::TempDir;
 
 use crate::appender::{AppenderOptions, Appenders};
+use crate::caller::Caller;
 use crate::process::{Launch, Process, ProcessError, binary};
 use crate::readback::Readback;
 
@@ -201,13 +202,14 @@ impl Cluster {
             per_journal: count,
             pause: Duration::ZERO,
             seed,
+            caller: Caller::default(),
         };
         Appenders::start(options).expect("the broker's address is well-formed")
     }
 
     /// Reads journals back, from the broker and from its store.
     pub fn readback(&self) -> Readback {
-        Readback::new(vec![self.broker_address()], &self.data_dir().join("fragments"))
+        Readback::new(vec![self.broker_address()], &self.data_dir().join("fragments"), Caller::default())
     }
 
     /// Applies stream-sum's journal and shard specifications.

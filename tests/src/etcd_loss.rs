@@ -10,7 +10,6 @@ use proto::protocol::Status;
 use runtime::BoxError;
 
 use crate::fleet::{Fleet, Kind};
-use crate::readback::Readback;
 
 /// Longest wait for every process to notice, to leave, and to come back.
 const NOTICE_LIMIT: Duration = Duration::from_secs(120);
@@ -28,7 +27,7 @@ pub struct Served {
 
 /// Wipes etcd, and checks what must hold. Nothing may be using the fleet.
 pub async fn lose_etcd(fleet: &mut Fleet) -> Result<Served, BoxError> {
-    let readback = Readback::new(fleet.broker_urls(), fleet.store());
+    let readback = fleet.readback();
     let stored = readback.stored().await?;
     let journal = stored.keys().next().ok_or("nothing is stored yet")?.clone();
     let etcd = fleet.names(Kind::Etcd);

@@ -14,13 +14,13 @@ use runtime::BoxError;
 use tokio::process::{Child, Command};
 
 use crate::fleet::{Fleet, Kind, Quirk};
+use crate::replacement::{renew_certificates, rotate_keys};
 use crate::traffic::Traffic;
-
-/// Beyond the lease, how soon traffic must flow again.
-pub const RECOVERY: Duration = Duration::from_secs(10);
 
 /// How far a clock goes ahead, as libfaketime takes it.
 const AHEAD: &str = "+48h";
+/// The same where there are tokens, which clocks may differ for by five seconds.
+const AHEAD_OF_TOKENS: &str = "+4s";
 /// Where Debian keeps libfaketime, below the directory of the machine's architecture.
 const FAKETIME: &str = "faketime/libfaketime.so.1";
 /// Delay of each write to a slow disk, in microseconds.
@@ -77,16 +77,20 @@ pub enum Fault {
     FullDisk,
     /// A broker's writes take 200 ms.
     SlowDisk,
-    /// A broker's clock is 48 hours ahead.
+    /// A broker's clock is 48 hours ahead; in a secure fleet as far as tokens permit.
     BrokerAhead,
-    /// A summer's clock is 48 hours ahead.
+    /// A summer's clock is ahead.
     SummerAhead,
-    /// The clock of one more chunker is 48 hours ahead.
+    /// The clock of one more chunker is ahead.
     ChunkerAhead,
     /// SIGTERM and restart of each broker in turn.
     RollBrokers,
     /// SIGTERM and restart of each summer in turn.
     RollSummers,
+    /// The authority of all certificates is replaced.
+    RenewCertificates,
+    /// The keys of all access tokens are replaced.
+    RotateKeys,
 }
 
 /// Whether traffic must flow again before the fault is healed, or only afterwards.
@@ -100,7 +104,7 @@ pub enum Flows {
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Fault; 26] = {
+    pub const ALL: [Fault; 28] = {
         use Direction::{Both, In, Out};
         use Link::{BrokerBrokers, BrokerEtcd, SummerBrokers, SummerEtcd};
         [
@@ -130,6 +134,8 @@ impl Fault {
             Fault::ChunkerAhead,
             Fault::RollBrokers,
             Fault::RollSummers,
+            Fault::RenewCertificates,
+            Fault::RotateKeys,
         ]
     };
 
@@ -140,6 +146,7 @@ impl Fault {
             Fault::FullDisk => fleet.options().disk_mib.is_some(),
             Fault::SlowDisk => has_strace(),
             Fault::BrokerAhead | Fault::SummerAhead | Fault::ChunkerAhead => faketime().is_some(),
+            Fault::RenewCertificates | Fault::RotateKeys => fleet.options().is_secure,
             _ => true,
         }
     }
@@ -165,15 +172,21 @@ impl Fault {
             Fault::Cut(..) => partition,
             Fault::FullDisk | Fault::SlowDisk => Duration::from_secs(15),
             Fault::BrokerAhead | Fault::SummerAhead | Fault::ChunkerAhead => Duration::from_secs(10),
-            Fault::KillSummer | Fault::LoseDisk | Fault::RollBrokers | Fault::RollSummers => Duration::ZERO,
+            Fault::KillSummer
+            | Fault::LoseDisk
+            | Fault::RollBrokers
+            | Fault::RollSummers
+            | Fault::RenewCertificates
+            | Fault::RotateKeys => Duration::ZERO,
         }
     }
 
-    /// Strikes.
+    /// Strikes. `limit` is the longest that traffic may take to flow again between the parts of a fault which has some.
     pub async fn strike(
         self,
         fleet: &mut Fleet,
         traffic: &mut Traffic,
+        limit: Duration,
         rng: &mut StdRng,
     ) -> Result<Struck, BoxError> {
         let brokers = targets(fleet, Kind::Broker, rng).await;
@@ -195,9 +208,13 @@ impl Fault {
             Fault::SlowDisk => struck.slow_disk(fleet, &brokers[0])?,
             Fault::BrokerAhead => struck.restart_ahead(fleet, &brokers[..1]).await?,
             Fault::SummerAhead => struck.restart_ahead(fleet, &summers[..1]).await?,
-            Fault::ChunkerAhead => traffic.add_chunker(fleet, &ahead()?)?,
-            Fault::RollBrokers => roll(fleet, traffic, brokers).await?,
-            Fault::RollSummers => roll(fleet, traffic, summers).await?,
+            Fault::ChunkerAhead => traffic.add_chunker(fleet, &ahead(fleet)?)?,
+            Fault::RollBrokers => roll(fleet, traffic, limit, &brokers).await?,
+            Fault::RollSummers => roll(fleet, traffic, limit, &summers).await?,
+            Fault::RenewCertificates => {
+                renew_certificates(fleet, traffic, limit, &brokers, &summers).await?;
+            }
+            Fault::RotateKeys => rotate_keys(fleet, traffic, limit, &[brokers, summers].concat()).await?,
         }
         Ok(struck)
     }
@@ -220,6 +237,8 @@ impl fmt::Display for Fault {
             Fault::ChunkerAhead => "chunker-ahead",
             Fault::RollBrokers => "roll-brokers",
             Fault::RollSummers => "roll-summers",
+            Fault::RenewCertificates => "renew-certificates",
+            Fault::RotateKeys => "rotate-keys",
             Fault::Cut(link, direction) => {
                 let link = match link {
                     Link::BrokerEtcd => "broker-etcd",
@@ -320,7 +339,7 @@ impl Struck {
 
     async fn restart_ahead(&mut self, fleet: &mut Fleet, names: &[String]) -> Result<(), BoxError> {
         self.kill(fleet, names).await?;
-        fleet.start_with(names, &ahead()?).await
+        fleet.start_with(names, &ahead(fleet)?).await
     }
 
     /// Heals: processes run as they should, reach each other, and have specifications.
@@ -342,7 +361,11 @@ impl Struck {
                 fleet.kill(&self.targets).await?;
                 fleet.start_members(&self.targets).await
             }
-            Fault::ChunkerAhead | Fault::RollBrokers | Fault::RollSummers => Ok(()),
+            Fault::ChunkerAhead
+            | Fault::RollBrokers
+            | Fault::RollSummers
+            | Fault::RenewCertificates
+            | Fault::RotateKeys => Ok(()),
         }
     }
 }
@@ -363,11 +386,15 @@ async fn end_tracer(tracer: Option<Child>) -> Result<(), BoxError> {
 }
 
 /// SIGTERM and restart of each member in turn, with traffic flowing before the next.
-async fn roll(fleet: &mut Fleet, traffic: &mut Traffic, names: Vec<String>) -> Result<(), BoxError> {
+pub(crate) async fn roll(
+    fleet: &mut Fleet,
+    traffic: &mut Traffic,
+    limit: Duration,
+    names: &[String],
+) -> Result<(), BoxError> {
     for name in names {
-        fleet.terminate(&name, EXIT_LIMIT).await?;
-        fleet.start_members(std::slice::from_ref(&name)).await?;
-        let limit = fleet.options().lease + RECOVERY;
+        fleet.terminate(name, EXIT_LIMIT).await?;
+        fleet.start_members(std::slice::from_ref(name)).await?;
         traffic.recovered(fleet, limit).await.map_err(|err| format!("after {name} was rolled: {err}"))?;
     }
     Ok(())
@@ -393,8 +420,9 @@ fn faketime() -> Option<std::path::PathBuf> {
 }
 
 /// A program whose clock is ahead.
-fn ahead() -> Result<Quirk, BoxError> {
+fn ahead(fleet: &Fleet) -> Result<Quirk, BoxError> {
+    let offset = if fleet.options().is_secure { AHEAD_OF_TOKENS } else { AHEAD };
     let library = faketime().ok_or("libfaketime is not installed")?;
     let preload = ("LD_PRELOAD".to_owned(), library.display().to_string());
-    Ok(Quirk { wrapper: Vec::new(), envs: vec![preload, ("FAKETIME".to_owned(), AHEAD.to_owned())] })
+    Ok(Quirk { wrapper: Vec::new(), envs: vec![preload, ("FAKETIME".to_owned(), offset.to_owned())] })
 }

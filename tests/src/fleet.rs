@@ -6,23 +6,28 @@
 
 mod member;
 mod network;
+mod security;
 pub mod specs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use client::{ClientOptions, JournalClient, ShardClient};
+use client::{JournalClient, ShardClient};
 use proto::consumer::{ListRequest, list_response};
 use proto::protocol::{LabelSelector, Route};
 use runtime::{BoxError, Clock, Instant, TaskGroup};
 use tempfile::TempDir;
 
+use crate::caller::Caller;
 use crate::process::{Launch, Process, binary};
+use crate::readback::Readback;
+use crate::ring::Step;
 use member::{Addresses, Member, Seen};
 pub use member::{Kind, Quirk};
 pub use network::free_port;
 use network::{Network, Place};
+use security::Security;
 use specs::Copies;
 
 /// Longest wait for a program to say that it is ready.
@@ -54,13 +59,15 @@ pub struct FleetOptions {
     /// `--etcd.lease`: how soon a killed member is given up.
     pub lease: Duration,
     /// `--broker.durability`.
-    pub durability: &'static str,
+    pub durability: String,
     /// `--log.level` of brokers and summers.
     pub log_level: &'static str,
     /// Environment of brokers and summers, such as credentials of stores.
     pub envs: Vec<(String, String)>,
     /// Size of each broker's disk, in MiB; `None` for the disk that temporary files are on. Needs a sandbox.
     pub disk_mib: Option<u32>,
+    /// Whether all connections have mutual TLS, and requests need access tokens.
+    pub is_secure: bool,
 }
 
 impl Default for FleetOptions {
@@ -71,10 +78,11 @@ impl Default for FleetOptions {
             summers: 3,
             copies: Copies { replication: 3, hot_standbys: 1 },
             lease: Duration::from_secs(10),
-            durability: "process",
+            durability: "process".to_owned(),
             log_level: "warn",
             envs: Vec::new(),
             disk_mib: None,
+            is_secure: false,
         }
     }
 }
@@ -95,6 +103,8 @@ pub struct Fleet {
     began: Instant,
     options: FleetOptions,
     network: Network,
+    /// Of a secure fleet.
+    security: Option<Security>,
     addresses: Addresses,
     members: BTreeMap<String, Member>,
     chunkers: usize,
@@ -107,11 +117,11 @@ impl Fleet {
     pub async fn start(options: FleetOptions) -> Result<Fleet, BoxError> {
         let dir = TempDir::with_prefix("courant-fleet-")?;
         let path = dir.path().to_owned();
-        let mut network = Network::new().await?;
+        let network = Network::new().await?;
         let store = path.join("store");
         std::fs::create_dir_all(&store)?;
-        let etcd = network.add("etcd", ETCD_PORT).await?;
-        let addresses = Addresses { etcd: etcd.url(), broker: String::new(), store };
+        let security = options.is_secure.then(|| Security::new(path.join("tls"))).transpose()?;
+        let addresses = Addresses { etcd: String::new(), broker: String::new(), store };
         let (tasks, clock) = (TaskGroup::new("fleet"), Clock::system());
         let began = clock.now();
         let mut fleet = Fleet {
@@ -122,19 +132,22 @@ impl Fleet {
             began,
             options,
             network,
+            security,
             addresses,
             members: BTreeMap::new(),
             chunkers: 0,
             applied: Vec::new(),
         };
+        let etcd = fleet.settle(Kind::Etcd, 0, ETCD_PORT).await?;
+        fleet.addresses.etcd = etcd.url();
         fleet.add(Kind::Etcd, 0, etcd);
         for index in 0..fleet.options.brokers {
-            let place = fleet.network.add(&Member::name_of(Kind::Broker, index), BROKER_PORT).await?;
+            let place = fleet.settle(Kind::Broker, index, BROKER_PORT).await?;
             fleet.mount_disk(&Member::name_of(Kind::Broker, index)).await?;
             fleet.add(Kind::Broker, index, place);
         }
         for index in 0..fleet.options.summers {
-            let place = fleet.network.add(&Member::name_of(Kind::Summer, index), SUMMER_PORT).await?;
+            let place = fleet.settle(Kind::Summer, index, SUMMER_PORT).await?;
             fleet.addresses.broker = fleet.broker_url(index % fleet.options.brokers);
             fleet.add(Kind::Summer, index, place);
         }
@@ -145,8 +158,23 @@ impl Fleet {
         Ok(fleet)
     }
 
+    /// Finds a place for a process, and certifies it in a secure fleet.
+    async fn settle(&mut self, kind: Kind, index: usize, port: u16) -> Result<Place, BoxError> {
+        let name = Member::name_of(kind, index);
+        let mut place = self.network.add(&name, port).await?;
+        if let Some(security) = &mut self.security {
+            place.scheme = "https";
+            security.certify(&name, place.address.ip())?;
+        }
+        Ok(place)
+    }
+
     fn add(&mut self, kind: Kind, index: usize, place: Place) {
-        let member = Member::new(kind, index, place, &self.addresses, &self.options, &self.path);
+        let mut member = Member::new(kind, index, place, &self.addresses, &self.options, &self.path);
+        if let Some(security) = &self.security {
+            member.add_args(security.args(kind, member.name()));
+            member.set_envs(security.keys(kind));
+        }
         self.members.insert(member.name().to_owned(), member);
     }
 
@@ -233,6 +261,33 @@ impl Fleet {
         self.members[&Member::name_of(Kind::Broker, index)].place.url()
     }
 
+    /// As whom the harness calls brokers and summers.
+    pub fn caller(&self) -> Caller {
+        self.security.as_ref().map(|security| security.caller().clone()).unwrap_or_default()
+    }
+
+    /// Reads journals back, from all brokers and from the store.
+    pub fn readback(&self) -> Readback {
+        Readback::new(self.broker_urls(), self.store(), self.caller())
+    }
+
+    /// Takes a step towards another authority, by replacing files which processes read anew. The last step gives somebody whose
+    /// certificate is of the authority before.
+    pub fn replace_authority(&mut self, step: Step) -> Result<Option<Caller>, BoxError> {
+        self.security.as_mut().ok_or("the fleet has no certificates")?.replace_authority(step)
+    }
+
+    /// Takes a step towards other keys, which hold for a process from its next start on. The last step gives somebody who has
+    /// the keys before.
+    pub fn replace_keys(&mut self, step: Step) -> Result<Option<Caller>, BoxError> {
+        let security = self.security.as_mut().ok_or("the fleet has no keys")?;
+        let former = security.replace_keys(step)?;
+        for member in self.members.values_mut() {
+            member.set_envs(security.keys(member.kind));
+        }
+        Ok(former)
+    }
+
     /// URLs of all brokers.
     pub fn broker_urls(&self) -> Vec<String> {
         (0..self.options.brokers).map(|index| self.broker_url(index)).collect()
@@ -242,6 +297,11 @@ impl Fleet {
     pub fn name_at(&self, url: &str) -> Option<&str> {
         let member = self.members.values().find(|member| member.place.url() == url)?;
         Some(member.name())
+    }
+
+    /// URLs of all summers.
+    pub fn summer_urls(&self) -> Vec<String> {
+        (0..self.options.summers).map(|index| self.summer_url(index)).collect()
     }
 
     /// URL of the summer `index`.
@@ -370,14 +430,20 @@ impl Fleet {
 
     /// Runs `courant` with these arguments against the broker `index` and gives its standard output.
     pub async fn courant(&self, index: usize, args: &[&str]) -> Result<String, BoxError> {
-        let launch = Launch::new("courant", binary("courant"), args.iter().copied(), &self.path)
+        let mut launch = Launch::new("courant", binary("courant"), args.iter().copied(), &self.path)
             .env("BROKER_ADDRESS", &self.broker_url(index));
+        launch.envs.extend(self.user_envs());
         let mut process = Process::start(&launch, &self.tasks)?;
         let status = process.wait_exit(COMMAND_LIMIT).await?;
         if !status.success() {
             return Err(process.error(format!("{args:?} failed")).into());
         }
         Ok(process.stdout())
+    }
+
+    /// What commands and chunkers need besides addresses.
+    fn user_envs(&self) -> Vec<(String, String)> {
+        self.security.as_ref().map(Security::user_envs).unwrap_or_default()
     }
 
     /// Applies journal specifications.
@@ -439,7 +505,7 @@ impl Fleet {
         let name = format!("chunker-{number}");
         let log = self.path.join(format!("{name}.log"));
         let mut launch = Launch::new(&name, binary("chunker"), all, &self.path).log(log);
-        launch.envs.extend(quirk.envs.iter().cloned());
+        launch.envs.extend(self.user_envs().into_iter().chain(quirk.envs.iter().cloned()));
         Ok(Process::start(&launch, &self.tasks)?)
     }
 
@@ -470,7 +536,7 @@ impl Fleet {
 
     async fn list_shards(&self) -> Option<proto::consumer::ListResponse> {
         for index in 0..self.options.summers {
-            let options = ClientOptions::new(self.tasks.clone());
+            let options = self.caller().to_consumers(&self.tasks);
             let Ok(client) = ShardClient::new(&self.summer_url(index), options) else { continue };
             let listing = self.clock.timeout(LIST_LIMIT, client.list(ListRequest::default())).await;
             if let Ok(Ok(listing)) = listing {
@@ -482,7 +548,7 @@ impl Fleet {
 
     async fn list_journals(&self) -> Option<proto::protocol::ListResponse> {
         for url in self.broker_urls() {
-            let options = ClientOptions::new(self.tasks.clone());
+            let options = self.caller().to_brokers(&self.tasks);
             let Ok(client) = JournalClient::new(&url, options) else { continue };
             let listing = client.list(LabelSelector::everything());
             if let Ok(Ok(listing)) = self.clock.timeout(LIST_LIMIT, listing).await {

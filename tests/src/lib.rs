@@ -5,6 +5,7 @@
 
 pub mod appender;
 pub mod authority;
+pub mod caller;
 pub mod cluster;
 pub mod etcd_loss;
 pub mod fault;
@@ -16,7 +17,9 @@ pub mod load;
 pub mod measure;
 pub mod process;
 pub mod readback;
+pub mod replacement;
 pub mod report;
+pub mod ring;
 pub mod sandbox;
 pub mod seed;
 pub mod tiering;

@@ -37,6 +37,16 @@ pub struct Totals {
     pub duplicates: u64,
 }
 
+impl Totals {
+    /// Adds those of another chunker.
+    pub fn add(&mut self, other: &Totals) {
+        self.streams += other.streams;
+        self.chunks += other.chunks;
+        self.mismatches += other.mismatches;
+        self.duplicates += other.duplicates;
+    }
+}
+
 impl Load {
     /// Starts a chunker of endless streams on one machine.
     pub fn start(cluster: &Cluster, workers: u64, chunks: u64) -> Result<Load, ProcessError> {

@@ -8,6 +8,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use auth::{Capability, Grant};
 use fragment::Fragment;
 use fragment::compress::Decompressor;
 use proto::JournalName;
@@ -18,6 +19,7 @@ use proto::protocol::{
 use runtime::{BoxError, Clock, Instant};
 use tonic::transport::Channel;
 
+use crate::caller::Caller;
 use crate::history::{self, Checked, Copy, History};
 
 /// Longest wait for the journals to be served and replicas to be complete. A fragment whose primary died before it was
@@ -34,13 +36,18 @@ pub struct Readback {
     brokers: Vec<String>,
     /// Root of the `file://` store.
     store: PathBuf,
+    caller: Caller,
     clock: Clock,
 }
 
 impl Readback {
     /// Journals of these brokers (URLs), all of which store fragments below `store`.
-    pub fn new(brokers: Vec<String>, store: &Path) -> Readback {
-        Readback { brokers, store: store.to_owned(), clock: Clock::system() }
+    pub fn new(brokers: Vec<String>, store: &Path, caller: Caller) -> Readback {
+        Readback { brokers, store: store.to_owned(), caller, clock: Clock::system() }
+    }
+
+    fn client(&self, broker: &str) -> Result<JournalClient<Channel>, BoxError> {
+        Ok(JournalClient::new(self.caller.channel(broker)?))
     }
 
     /// Checks journals that only appenders wrote against their histories. An error names every violation.
@@ -107,10 +114,11 @@ impl Readback {
     }
 
     async fn barrier(&self, broker: &str, journal: &str) -> Result<AppendResponse, BoxError> {
-        let mut client = JournalClient::new(runtime::grpc::channel(broker)?);
         let opening = AppendRequest { journal: journal.to_owned(), ..Default::default() };
         let stream = futures::stream::iter([opening, AppendRequest::default()]);
-        Ok(self.clock.timeout(CALL_LIMIT, client.append(stream)).await??.into_inner())
+        let request = self.caller.request(stream, Grant::journal(Capability::APPEND, journal));
+        let mut client = self.client(broker)?;
+        Ok(self.clock.timeout(CALL_LIMIT, client.append(request)).await??.into_inner())
     }
 
     /// Every reading of a journal, and its write head.
@@ -167,8 +175,9 @@ impl Readback {
     async fn list(&self, selector: LabelSelector) -> Result<ListResponse, BoxError> {
         let mut said = String::new();
         for url in &self.brokers {
-            let mut client = JournalClient::new(runtime::grpc::channel(url)?);
+            let mut client = self.client(url)?;
             let request = ListRequest { selector: Some(selector.clone()), ..Default::default() };
+            let request = self.caller.request(request, Grant::everywhere(Capability::LIST));
             let pages = async {
                 let mut pages = client.list(request).await?.into_inner();
                 let mut all = ListResponse::default();
@@ -194,7 +203,7 @@ impl Readback {
         end: i64,
         deadline: Instant,
     ) -> Result<Vec<u8>, BoxError> {
-        let mut client = JournalClient::new(runtime::grpc::channel(url)?);
+        let mut client = self.client(url)?;
         let mut content = Vec::new();
         while (content.len() as i64) < end {
             let before = content.len();
@@ -231,6 +240,7 @@ impl Readback {
             end_offset: end,
             ..Default::default()
         };
+        let request = self.caller.request(request, Grant::journal(Capability::READ, journal));
         let mut stream = client.read(request).await?.into_inner();
         let mut remote = None;
         while let Some(response) = stream.message().await? {

@@ -10,7 +10,6 @@ use crate::fleet::specs::raw_journals;
 use crate::fleet::{Fleet, Quirk};
 use crate::history::{Checked, History, longest_stall};
 use crate::load::{Load, Totals};
-use crate::readback::Readback;
 
 /// Longest wait for the first sums: shards are assigned and recovered.
 const FIRST_LIMIT: Duration = Duration::from_secs(120);
@@ -66,6 +65,8 @@ impl Default for TrafficOptions {
 pub struct Traffic {
     options: TrafficOptions,
     loads: Vec<Load>,
+    /// What chunkers that have ended have verified.
+    finished: Totals,
     appenders: Appenders,
 }
 
@@ -94,8 +95,10 @@ impl Traffic {
             per_journal: options.appenders,
             pause: options.pause,
             seed: options.seed,
+            caller: fleet.caller(),
         })?;
-        let mut traffic = Traffic { options: options.clone(), loads: Vec::new(), appenders };
+        let (loads, finished) = (Vec::new(), Totals::default());
+        let mut traffic = Traffic { options: options.clone(), loads, finished, appenders };
         for _ in 0..options.chunkers {
             traffic.add_chunker(fleet, &Quirk::default())?;
         }
@@ -178,26 +181,32 @@ impl Traffic {
         self.loads.iter_mut().map(Load::take_longest_wait).max().unwrap_or_default()
     }
 
-    /// Lets the chunkers finish their open streams, and gives what they verified. Appenders go on.
-    pub async fn finish_chunkers(&mut self, fleet: &mut Fleet) -> Result<Totals, BoxError> {
-        let mut all = Totals::default();
+    /// Lets the chunkers finish their open streams. Appenders go on.
+    async fn finish_chunkers(&mut self, fleet: &mut Fleet) -> Result<(), BoxError> {
         for load in self.loads.drain(..) {
             fleet.tend()?;
-            let totals = load.finish(FINISH_LIMIT).await?;
-            all.streams += totals.streams;
-            all.chunks += totals.chunks;
-            all.mismatches += totals.mismatches;
-            all.duplicates += totals.duplicates;
+            self.finished.add(&load.finish(FINISH_LIMIT).await?);
         }
-        Ok(all)
+        Ok(())
+    }
+
+    /// Ends the chunkers, and starts as many which have what the fleet gives them now.
+    pub async fn replace_chunkers(&mut self, fleet: &mut Fleet) -> Result<(), BoxError> {
+        let count = self.loads.len();
+        self.finish_chunkers(fleet).await?;
+        for _ in 0..count {
+            self.add_chunker(fleet, &Quirk::default())?;
+        }
+        Ok(())
     }
 
     /// Ends all traffic and verifies all that it was told.
     pub async fn finish(mut self, fleet: &mut Fleet) -> Result<Outcome, BoxError> {
-        let totals = self.finish_chunkers(fleet).await?;
+        self.finish_chunkers(fleet).await?;
+        let totals = self.finished;
         let histories: BTreeMap<String, History> = self.appenders.stop().await?;
         let longest_stall = histories.values().map(longest_stall).max().unwrap_or_default();
-        let checked = Readback::new(fleet.broker_urls(), fleet.store()).check(&histories).await?;
+        let checked = fleet.readback().check(&histories).await?;
         Ok(Outcome { totals, checked, longest_stall })
     }
 }

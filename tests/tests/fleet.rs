@@ -8,7 +8,6 @@ use std::time::Duration;
 use rand::RngExt;
 use tests::fault::Fault;
 use tests::fleet::{Fleet, FleetOptions};
-use tests::readback::Readback;
 use tests::seed;
 use tests::traffic::{Traffic, TrafficOptions};
 
@@ -25,7 +24,7 @@ async fn survives(test: &str, faults: &[Fault]) {
     let mut traffic = Traffic::start(&mut fleet, &options).await.unwrap();
     for fault in faults {
         let lasts = fault.lasts(lease, Duration::ZERO, &mut rng);
-        let struck = fault.strike(&mut fleet, &mut traffic, &mut rng).await.unwrap();
+        let struck = fault.strike(&mut fleet, &mut traffic, LIMIT, &mut rng).await.unwrap();
         println!("{fault} strikes {:?} for {lasts:?}", struck.targets());
         traffic.let_pass(&mut fleet, lasts).await.unwrap();
         struck.heal(&mut fleet).await.unwrap();
@@ -36,7 +35,7 @@ async fn survives(test: &str, faults: &[Fault]) {
     println!("{outcome:?}");
     assert_eq!((outcome.totals.mismatches, outcome.totals.duplicates), (0, 0));
     assert!(outcome.checked.acknowledged > 100, "the appenders must have got somewhere");
-    Readback::new(fleet.broker_urls(), fleet.store()).compare_all().await.unwrap();
+    fleet.readback().compare_all().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use runtime::{Clock, TaskGroup};
 use tempfile::TempDir;
-use tests::authority::{Authority, replace};
+use tests::authority::{self, Authority, replace};
 use tests::fleet::free_port;
 use tests::fleet::specs::{Copies, raw_journals, stream_sum_journals, stream_sum_shards};
 use tests::load::Load;
@@ -48,13 +48,7 @@ impl Site {
 
     /// The three options of TLS which begin with `group`: the certificate of `who`, its key, and the trusted authority.
     fn tls(&self, group: &str, who: &str, ca: &str) -> Vec<String> {
-        let [cert, key] = ["pem", "key"].map(|suffix| self.path(&format!("{who}.{suffix}")));
-        let ca_option = if group.ends_with('-') { "ca-file" } else { "trusted-ca-file" };
-        vec![
-            format!("--{group}cert-file={}", cert.display()),
-            format!("--{group}cert-key-file={}", key.display()),
-            format!("--{group}{ca_option}={}", self.path(ca).display()),
-        ]
+        authority::options(self.dir.path(), group, who, ca)
     }
 
     fn start(&self, name: &str, program: PathBuf, args: &[&[String]]) -> Process {

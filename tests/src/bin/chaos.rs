@@ -20,7 +20,6 @@ use tests::etcd_loss::lose_etcd;
 use tests::fault::{Fault, Flows};
 use tests::fleet::specs::Copies;
 use tests::fleet::{Fleet, FleetOptions};
-use tests::readback::Readback;
 use tests::report::{Report, Times};
 use tests::sandbox;
 use tests::traffic::{Outcome, Traffic, TrafficOptions};
@@ -55,9 +54,15 @@ struct Args {
     /// Hot standbys of each shard.
     #[arg(long, default_value_t = 1)]
     hot_standbys: u32,
-    /// Size of each broker's disk, in MiB, where root may mount one.
+    /// Size of each broker's disk, in MiB, where root may mount one, in memory. 0 is the disk that temporary files are on.
     #[arg(long, default_value_t = 192)]
     disk_mib: u32,
+    /// What an acknowledgement means.
+    #[arg(long, default_value = "process", value_parser = ["process", "disk"])]
+    durability: String,
+    /// Mutual TLS on all connections, and access tokens for all requests.
+    #[arg(long)]
+    secure: bool,
 }
 
 /// Traffic before a fault is struck, in milliseconds.
@@ -161,8 +166,15 @@ impl Chaos<'_> {
     /// Plays rounds on one fleet, until the run is over or the fleet must be given up.
     async fn run_fleet(&mut self) -> Result<(), BoxError> {
         let copies = Copies { replication: self.args.replication, hot_standbys: self.args.hot_standbys };
-        let disk_mib = sandbox::is_inside().then_some(self.args.disk_mib);
-        let options = FleetOptions { copies, disk_mib, lease: self.args.lease, ..FleetOptions::default() };
+        let disk_mib = Some(self.args.disk_mib).filter(|mib| *mib > 0 && sandbox::is_inside());
+        let options = FleetOptions {
+            copies,
+            disk_mib,
+            lease: self.args.lease,
+            durability: self.args.durability.clone(),
+            is_secure: self.args.secure,
+            ..FleetOptions::default()
+        };
         let mut fleet = Fleet::start(options).await?;
         eprintln!("chaos: data and logs in {}", fleet.dir().display());
         self.leave_out_impossible(&fleet)?;
@@ -180,7 +192,10 @@ impl Chaos<'_> {
             self.cards.iter().partition(|card| card.is_possible(fleet));
         if !left_out.is_empty() {
             let names: Vec<String> = left_out.iter().map(Card::to_string).collect();
-            eprintln!("chaos: this machine does not permit: {}", names.join(", "));
+            eprintln!(
+                "chaos: left out, as the machine or the fleet does not permit it: {}",
+                names.join(", ")
+            );
         }
         self.cards = possible;
         if self.cards.is_empty() { Err("no fault is left".into()) } else { Ok(()) }
@@ -236,7 +251,7 @@ impl Chaos<'_> {
         let mut traffic = self.start_traffic(fleet).await?;
         let limit = self.args.lease + self.args.recovery;
         let lasts = fault.lasts(self.args.lease, self.args.partition, &mut self.rng);
-        let struck = fault.strike(fleet, &mut traffic, &mut self.rng).await?;
+        let struck = fault.strike(fleet, &mut traffic, limit, &mut self.rng).await?;
         let targets = struck.targets().join(", ");
         eprintln!("{:7.1} {fault} {targets}", fleet.elapsed().as_secs_f64());
         let until = fleet.clock().now() + lasts;
@@ -300,5 +315,5 @@ fn parse_cards(names: &[String]) -> Result<Vec<Card>, BoxError> {
 
 /// Compares all readings of all journals.
 async fn compare(fleet: &Fleet) -> Result<(), BoxError> {
-    Readback::new(fleet.broker_urls(), fleet.store()).compare_all().await.map(drop)
+    fleet.readback().compare_all().await.map(drop)
 }

@@ -102,6 +102,17 @@ impl Member {
         Member { kind, place, launch, data_dir, process: None, is_wanted, is_ready, ended: None, restarts: 0 }
     }
 
+    /// Gives it more arguments.
+    pub fn add_args(&mut self, args: Vec<String>) {
+        self.launch.args.extend(args);
+    }
+
+    /// Sets variables of its environment, from its next start on.
+    pub fn set_envs(&mut self, envs: Vec<(String, String)>) {
+        self.launch.envs.retain(|(name, _)| !envs.iter().any(|(set, _)| set == name));
+        self.launch.envs.extend(envs);
+    }
+
     /// The name of the member `index` of a kind.
     pub fn name_of(kind: Kind, index: usize) -> String {
         match kind {
@@ -200,7 +211,7 @@ impl Member {
 
 /// The line which a program says when it serves.
 fn is_ready_line(line: &str) -> bool {
-    line.contains("serving on http://") || line.contains("serving client traffic")
+    line.contains("serving on http") || line.contains("serving client traffic")
 }
 
 /// Why a process may end by itself: it has lost its lease, or cannot reach etcd to get one. `None` if it may not.

@@ -31,6 +31,8 @@ const PORT_TRIES: u32 = 1000;
 /// A place on the network.
 #[derive(Clone, Debug)]
 pub struct Place {
+    /// `http` or `https`.
+    pub scheme: &'static str,
     /// Where others reach it.
     pub address: SocketAddr,
     /// Runs a program there; empty on loopback.
@@ -40,7 +42,7 @@ pub struct Place {
 impl Place {
     /// URL of what is served there.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 }
 
@@ -90,12 +92,12 @@ impl Network {
         match self {
             Network::Loopback => {
                 let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-                Ok(Place { address, wrapper: Vec::new() })
+                Ok(Place { scheme: "http", address, wrapper: Vec::new() })
             }
             Network::Namespaces(namespaces) => {
                 let ip = namespaces.add(name).await?;
                 let wrapper = ["ip", "netns", "exec", name].map(str::to_owned).to_vec();
-                Ok(Place { address: SocketAddr::from((ip, port)), wrapper })
+                Ok(Place { scheme: "http", address: SocketAddr::from((ip, port)), wrapper })
             }
         }
     }
