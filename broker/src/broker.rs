@@ -20,10 +20,11 @@ use prost::Message;
 use proto::protocol::journal_server::JournalServer;
 use proto::protocol::{BrokerSpec, ProcessSpec};
 use proto::{MemberId, Revision};
+use runtime::grpc_metrics::{self, ClientCalls};
 use runtime::introspection::{self, Health};
 use runtime::server::{self, Listener};
 use runtime::tls::ClientTls;
-use runtime::{BoxError, CancellationToken, OnError, TaskGroup, grpc_metrics, json_gateway};
+use runtime::{BoxError, CancellationToken, OnError, TaskGroup, json_gateway};
 use stores::{Stores, StoresConfig};
 use tokio::sync::watch;
 use tonic::service::Routes;
@@ -162,7 +163,7 @@ impl Broker {
             replicas.clone(),
             appends.clone(),
             metrics,
-            Peers::near(&me.zone, &options.clock, authorizer(&options), tls.peers),
+            peers(&options, &tls.peers),
             &groups.work,
         );
         if options.enforce_retention {
@@ -409,6 +410,12 @@ struct EtcdParts {
     lease: Lease,
 }
 
+/// Connections to other brokers.
+fn peers(options: &BrokerOptions, tls: &ClientTls) -> Peers {
+    let calls = ClientCalls::new(&[gateway::SERVICE], &options.metrics, &options.clock);
+    Peers::near(&options.zone, &options.clock, authorizer(options), tls.clone(), calls)
+}
+
 fn replica_deps(
     options: &BrokerOptions,
     data_dir: &DataDir,
@@ -422,7 +429,7 @@ fn replica_deps(
     let names = journal_names(mirror);
     let mirror = mirror.clone();
     // Apart from the connections of requests, which may be many.
-    let peers = Peers::near(&options.zone, &options.clock, authorizer(options), tls.clone());
+    let peers = peers(options, tls);
     let mut deps = ReplicaDeps::new(ReplicaParts {
         clock: options.clock.clone(),
         entropy: options.entropy.clone(),

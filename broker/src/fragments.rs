@@ -6,8 +6,7 @@ use auth::Capability;
 use proto::protocol::journal_client::JournalClient;
 use proto::protocol::{FragmentsRequest, FragmentsResponse, Status, fragments_response};
 use proto::{Canonical, duration};
-
-use tonic::transport::Channel;
+use runtime::grpc_metrics::CountedChannel;
 
 use crate::error::ServiceError;
 use crate::peers::Peers;
@@ -69,7 +68,7 @@ pub async fn proxy(
     resolution: Resolution,
 ) -> Result<FragmentsResponse, ServiceError> {
     request.header = Some(resolution.header.clone().canonical());
-    let call = |mut client: JournalClient<Channel>| {
+    let call = |mut client: JournalClient<CountedChannel>| {
         let request = peers.request(request.clone(), Capability::READ, &request.journal);
         async move { client.list_fragments(request).await }
     };

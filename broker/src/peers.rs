@@ -9,10 +9,10 @@ use std::time::Duration;
 use auth::{Authorizer, Capability, Grant};
 use proto::protocol::journal_client::JournalClient;
 use proto::protocol::{Header, Route};
+use runtime::grpc_metrics::{ClientCalls, CountedChannel};
 use runtime::tls::ClientTls;
 use runtime::{BoxError, Clock, Instant, grpc, trace};
 use tonic::Request;
-use tonic::transport::Channel;
 
 /// Connections that are kept. Clusters are smaller; beyond it, connections are made anew rather than kept for ever.
 const CONNECTIONS_MAX: usize = 1024;
@@ -21,7 +21,7 @@ const AVOID_FAILED: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 struct Connection {
-    channel: Channel,
+    channel: CountedChannel,
     failed: Option<Instant>,
 }
 
@@ -32,6 +32,7 @@ struct Inner {
     /// What this broker asks others as.
     authorizer: Authorizer,
     tls: ClientTls,
+    calls: ClientCalls,
     connections: Mutex<BTreeMap<String, Connection>>,
     /// Counts choices, which spreads them.
     choices: AtomicUsize,
@@ -45,19 +46,27 @@ pub struct Peers {
 
 impl Default for Peers {
     fn default() -> Peers {
-        Peers::near("", &Clock::system(), Authorizer::none(), ClientTls::default())
+        let calls = ClientCalls::uncounted();
+        Peers::near("", &Clock::system(), Authorizer::none(), ClientTls::default(), calls)
     }
 }
 
 impl Peers {
     /// Connections of a broker in `zone`, whose requests `authorizer` authorizes: brokers of this zone are preferred. `tls` is
-    /// for endpoints of `https`.
-    pub fn near(zone: &str, clock: &Clock, authorizer: Authorizer, tls: ClientTls) -> Peers {
+    /// for endpoints of `https`. Calls are counted in `calls`.
+    pub fn near(
+        zone: &str,
+        clock: &Clock,
+        authorizer: Authorizer,
+        tls: ClientTls,
+        calls: ClientCalls,
+    ) -> Peers {
         let inner = Inner {
             zone: zone.to_owned(),
             clock: clock.clone(),
             authorizer,
             tls,
+            calls,
             connections: Mutex::default(),
             choices: AtomicUsize::new(0),
         };
@@ -68,12 +77,12 @@ impl Peers {
     ///
     /// # Errors
     /// If the endpoint is malformed.
-    pub fn journal_client(&self, endpoint: &str) -> Result<JournalClient<Channel>, BoxError> {
+    pub fn journal_client(&self, endpoint: &str) -> Result<JournalClient<CountedChannel>, BoxError> {
         let mut connections = self.connections();
         let channel = match connections.get(endpoint) {
             Some(connection) => connection.channel.clone(),
             None => {
-                let channel = grpc::secure_channel(endpoint, &self.inner.tls)?;
+                let channel = self.inner.calls.over(grpc::secure_channel(endpoint, &self.inner.tls)?);
                 if connections.len() >= CONNECTIONS_MAX {
                     connections.clear();
                 }
@@ -99,7 +108,7 @@ impl Peers {
     ///
     /// # Errors
     /// If the route has no endpoint for it.
-    pub fn client_of(&self, header: &Header) -> Result<JournalClient<Channel>, BoxError> {
+    pub fn client_of(&self, header: &Header) -> Result<JournalClient<CountedChannel>, BoxError> {
         let best = self.candidates(header).into_iter().next();
         self.journal_client(best.ok_or(NO_ENDPOINT)?)
     }
@@ -112,7 +121,7 @@ impl Peers {
     pub async fn ask<T, F>(
         &self,
         header: &Header,
-        call: impl Fn(JournalClient<Channel>) -> F,
+        call: impl Fn(JournalClient<CountedChannel>) -> F,
     ) -> Result<(String, T), BoxError>
     where
         F: Future<Output = Result<T, tonic::Status>>,
@@ -223,7 +232,8 @@ mod tests {
     #[tokio::test]
     async fn the_next_is_asked_where_one_cannot_be_reached() {
         let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let peers = Peers::near("y", &Clock::system(), Authorizer::none(), ClientTls::default());
+        let calls = ClientCalls::uncounted();
+        let peers = Peers::near("y", &Clock::system(), Authorizer::none(), ClientTls::default(), calls);
         let route = Route {
             members: vec![
                 Id { zone: "y".to_owned(), suffix: "gone".to_owned() },
@@ -235,7 +245,7 @@ mod tests {
         let header = Header::routed(Id::default(), route, Default::default());
         // The first cannot be reached indeed; nobody listens where the second is said to be, either.
         let asked = Mutex::new(0);
-        let call = |mut client: JournalClient<Channel>| {
+        let call = |mut client: JournalClient<CountedChannel>| {
             let first = std::mem::replace(&mut *asked.lock().unwrap(), 1) == 0;
             async move {
                 if first {

@@ -18,12 +18,12 @@ use futures::stream::BoxStream;
 use proto::Canonical;
 use proto::protocol::journal_client::JournalClient;
 use proto::protocol::{ReadRequest, ReadResponse};
+use runtime::grpc_metrics::CountedChannel;
 use runtime::prometheus::IntCounterVec;
 use runtime::{CancellationToken, Clock, Instant};
 use std::time::Duration;
 use stores::Stores;
 use tokio::sync::watch;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use self::ahead::Ahead;
@@ -361,7 +361,7 @@ pub async fn proxy(
     stop: CancellationToken,
 ) -> Result<ReadStream, ServiceError> {
     request.header = Some(resolution.header.clone().canonical());
-    let call = |mut client: JournalClient<Channel>| {
+    let call = |mut client: JournalClient<CountedChannel>| {
         let request = peers.request(request.clone(), Capability::READ, &request.journal);
         async move { client.read(request).await }
     };

@@ -18,10 +18,11 @@ use prost::Message;
 use proto::MemberId;
 use proto::consumer::ConsumerSpec;
 use proto::protocol::ProcessSpec;
+use runtime::grpc_metrics::{self, ClientCalls};
 use runtime::introspection::{self, Health};
 use runtime::server::{self, Listener};
 use runtime::tls::{ClientTls, ServerTls};
-use runtime::{BoxError, CancellationToken, OnError, TaskGroup, grpc_metrics, json_gateway};
+use runtime::{BoxError, CancellationToken, OnError, TaskGroup, json_gateway};
 use stores::{Environment, StoreTimes, Stores, StoresConfig};
 use tokio::sync::watch;
 use tonic::service::Routes;
@@ -171,9 +172,10 @@ impl Consumer {
         prune_logs(&options, &mirror, &shards, journals.clone(), &groups.work);
         let resolver = Resolver::new(options.member.clone(), mirror.clone(), shards.clone());
         let authorizer = options.auth_keys.clone().map_or_else(Authorizer::none, Authorizer::signing);
+        let calls = ClientCalls::new(&[SERVICE], &options.metrics, clock);
         let context = InitContext {
             resolver: resolver.clone(),
-            peers: Peers::new(authorizer, peer_tls),
+            peers: Peers::new(authorizer, peer_tls, calls),
             journals,
             tasks: groups.client.child("application"),
             clock: options.clock.clone(),

@@ -119,7 +119,9 @@ fn between<'a>(text: &'a str, open: &'a str, close: char) -> impl Iterator<Item 
 
 fn check_query(query: &str, metrics: &Metrics) -> BTreeSet<String> {
     let is_ours = |word: &&str| {
-        ["gazette_", "courant_", "grpc_server_", "process_"].iter().any(|prefix| word.starts_with(prefix))
+        ["gazette_", "courant_", "grpc_server_", "grpc_client_", "process_"]
+            .iter()
+            .any(|prefix| word.starts_with(prefix))
     };
     let names: BTreeSet<_> = words(query)
         .filter(is_ours)

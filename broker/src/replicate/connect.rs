@@ -73,7 +73,7 @@ async fn ended(clock: &Clock, answers: &mpsc::Sender<Result<ReplicateResponse, S
 
 /// Sends messages until there are no more, and passes on what is answered until the peer ends.
 async fn relay(
-    mut client: proto::protocol::journal_client::JournalClient<tonic::transport::Channel>,
+    mut client: proto::protocol::journal_client::JournalClient<runtime::grpc_metrics::CountedChannel>,
     request: Request<ReceiverStream<ReplicateRequest>>,
     answers: &mpsc::Sender<Result<ReplicateResponse, Status>>,
 ) -> Result<(), Status> {

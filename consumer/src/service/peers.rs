@@ -7,6 +7,7 @@ use std::time::Duration;
 use auth::{Authorizer, Capability, Grant};
 use proto::consumer::shard_client::ShardClient;
 use proto::protocol::Header;
+use runtime::grpc_metrics::{ClientCalls, CountedChannel};
 use runtime::tls::ClientTls;
 use runtime::{BoxError, grpc, trace};
 use tonic::Request;
@@ -21,12 +22,14 @@ pub struct Peers {
     channels: Arc<Mutex<BTreeMap<String, Channel>>>,
     authorizer: Authorizer,
     tls: ClientTls,
+    calls: ClientCalls,
 }
 
 impl Peers {
-    /// Connections whose requests `authorizer` authorizes, with `tls` where endpoints are of `https`.
-    pub(crate) fn new(authorizer: Authorizer, tls: ClientTls) -> Peers {
-        Peers { channels: Arc::default(), authorizer, tls }
+    /// Connections whose requests `authorizer` authorizes, with `tls` where endpoints are of `https`. Those of the
+    /// Shard service are counted in `calls`.
+    pub(crate) fn new(authorizer: Authorizer, tls: ClientTls, calls: ClientCalls) -> Peers {
+        Peers { channels: Arc::default(), authorizer, tls, calls }
     }
 
     /// A request of `message`, with a token of this process's own which allows to read the state of `shard`.
@@ -57,8 +60,8 @@ impl Peers {
     }
 
     /// A client of the Shard service of the process which `header` names.
-    pub(super) fn shard_client(&self, header: &Header) -> Result<ShardClient<Channel>, BoxError> {
-        let client = ShardClient::new(self.channel(header)?);
+    pub(super) fn shard_client(&self, header: &Header) -> Result<ShardClient<CountedChannel>, BoxError> {
+        let client = ShardClient::new(self.calls.over(self.channel(header)?));
         Ok(client.max_decoding_message_size(grpc::MAX_MESSAGE_RECV_SERVER))
     }
 }

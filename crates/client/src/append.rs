@@ -45,11 +45,8 @@ impl JournalClient {
         let response = self.note_failure(&journal, &call, outcome)?.into_inner();
         response.validate().map_err(ClientError::Response)?;
         self.observe(&journal, response.header.as_ref());
-        if let (Some(metrics), Some(commit)) = (&self.options().metrics, &response.commit) {
-            metrics
-                .counter_vec("gazette_append_bytes_total", "Bytes appended to journals.", &["journal"])
-                .with_label_values(&[journal.as_str()])
-                .inc_by(u64::try_from(commit.end - commit.begin).unwrap_or(0));
+        if let (Some(series), Some(commit)) = (self.series(), &response.commit) {
+            series.appended(&journal).inc_by(u64::try_from(commit.end - commit.begin).unwrap_or(0));
         }
         Ok(response)
     }

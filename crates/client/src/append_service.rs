@@ -125,7 +125,8 @@ impl AppendService {
         if let Some(queue) = queues.get(journal) {
             return Arc::clone(queue);
         }
-        let queue = Arc::new(Queue::new(journal));
+        let series = self.inner.client.series().map(|series| series.appended(journal));
+        let queue = Arc::new(Queue::new(journal, series));
         queues.insert(Arc::clone(&queue.journal), Arc::clone(&queue));
         queue
     }

@@ -1,12 +1,13 @@
 //! One connection per endpoint, shared by everything in the process, closed when it is not used for a while.
 
+use crate::client::ClientOptions;
 use crate::error::ClientError;
+use runtime::grpc_metrics::{ClientCalls, CountedChannel};
 use runtime::tls::ClientTls;
 use runtime::{Clock, Instant};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tonic::transport::Channel;
 
 /// A connection which is not asked for this long is closed, once its running calls end.
 const IDLE_MAX: Duration = Duration::from_secs(60);
@@ -14,7 +15,7 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 const AVOID_FAILED: Duration = Duration::from_secs(5);
 
 struct Pooled {
-    channel: Channel,
+    channel: CountedChannel,
     used: Instant,
     failed: Option<Instant>,
 }
@@ -25,15 +26,20 @@ pub(crate) struct Channels {
     pool: Arc<Mutex<BTreeMap<String, Pooled>>>,
     clock: Clock,
     tls: ClientTls,
+    calls: ClientCalls,
 }
 
 impl Channels {
-    pub(crate) fn new(clock: Clock, tls: ClientTls) -> Channels {
-        Channels { pool: Arc::default(), clock, tls }
+    /// Of a client of `service`.
+    pub(crate) fn new(options: &ClientOptions, service: &str) -> Channels {
+        let (clock, tls) = (options.clock.clone(), options.tls.clone());
+        let calls = |metrics| ClientCalls::new(&[service], metrics, &clock);
+        let calls = options.metrics.as_ref().map_or_else(ClientCalls::uncounted, calls);
+        Channels { pool: Arc::default(), clock, tls, calls }
     }
 
     /// The connection to an endpoint. It is established when it is first used.
-    pub(crate) fn get(&self, endpoint: &str) -> Result<Channel, ClientError> {
+    pub(crate) fn get(&self, endpoint: &str) -> Result<CountedChannel, ClientError> {
         let now = self.clock.now();
         let mut pool = self.lock();
         if let Some(pooled) = pool.get_mut(endpoint) {
@@ -44,6 +50,7 @@ impl Channels {
         let channel = runtime::grpc::secure_channel(endpoint, &self.tls).map_err(|problem| {
             ClientError::Endpoint { endpoint: endpoint.to_owned(), problem: problem.to_string() }
         })?;
+        let channel = self.calls.over(channel);
         pool.insert(endpoint.to_owned(), Pooled { channel: channel.clone(), used: now, failed: None });
         Ok(channel)
     }

@@ -8,6 +8,7 @@ use crate::brokers::Brokers;
 use crate::channels::Channels;
 use crate::error::ClientError;
 use crate::routes::{Need, RouteCache, choose};
+use crate::series::Series;
 use auth::{Authorizer, Capability, Grant, KeysError};
 use proto::protocol::journal_client::JournalClient as Rpc;
 use proto::protocol::{
@@ -17,12 +18,12 @@ use proto::protocol::{
 use proto::{Invalid, Validate};
 use runtime::backoff::Backoff;
 use runtime::config::{BrokerClientArgs, ConfigError, Secret};
+use runtime::grpc_metrics::CountedChannel;
 use runtime::tls::ClientTls;
 use runtime::{Clock, Entropy, Instant, Metrics, TaskGroup, trace};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-use tonic::transport::Channel;
 
 /// Routes remembered by a client whose options do not say.
 const ROUTES_DEFAULT: usize = 16_384;
@@ -112,6 +113,7 @@ struct Inner {
     failure: Mutex<Option<ClientError>>,
     /// Of stores. Made when a fragment is first read from its URL.
     http: OnceLock<Option<reqwest::Client>>,
+    series: Option<Series>,
     options: ClientOptions,
 }
 
@@ -123,7 +125,7 @@ pub struct JournalClient {
 
 /// Where a request is sent.
 pub(crate) struct Call {
-    pub(crate) rpc: Rpc<Channel>,
+    pub(crate) rpc: Rpc<CountedChannel>,
     pub(crate) endpoint: Arc<str>,
 }
 
@@ -134,7 +136,7 @@ impl JournalClient {
     /// # Errors
     /// If an address is malformed.
     pub fn new(addresses: &str, options: ClientOptions) -> Result<JournalClient, ClientError> {
-        let channels = Channels::new(options.clock.clone(), options.tls.clone());
+        let channels = Channels::new(&options, "protocol.Journal");
         let brokers = Brokers::new(addresses);
         for address in brokers.configured() {
             channels.get(address)?;
@@ -142,6 +144,7 @@ impl JournalClient {
         let capacity = if options.cache_size == 0 { ROUTES_DEFAULT } else { options.cache_size };
         let routes = Mutex::new(RouteCache::new(capacity, options.cache_ttl));
         let started = options.clock.now();
+        let series = options.metrics.as_ref().map(Series::new);
         Ok(JournalClient {
             inner: Arc::new(Inner {
                 brokers: Mutex::new(brokers),
@@ -150,6 +153,7 @@ impl JournalClient {
                 started,
                 failure: Mutex::default(),
                 http: OnceLock::new(),
+                series,
                 options,
             }),
         })
@@ -169,6 +173,11 @@ impl JournalClient {
     /// a broker: with a configured cache of routes, as the protocol has it.
     pub fn reads_directly(&self) -> bool {
         self.options().cache_size > 0
+    }
+
+    /// Where the client counts, if it does.
+    pub(crate) fn series(&self) -> Option<&Series> {
+        self.inner.series.as_ref()
     }
 
     /// A client of stores.
@@ -383,7 +392,7 @@ impl JournalClient {
     }
 }
 
-fn rpc_of(channel: Channel) -> Rpc<Channel> {
+fn rpc_of(channel: CountedChannel) -> Rpc<CountedChannel> {
     Rpc::new(channel).max_decoding_message_size(runtime::grpc::MAX_MESSAGE_RECV_CLIENT)
 }
 

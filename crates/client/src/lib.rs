@@ -19,6 +19,7 @@ mod op;
 mod publisher;
 mod reader;
 mod routes;
+mod series;
 mod shard_client;
 pub mod specs;
 #[cfg(feature = "testing")]

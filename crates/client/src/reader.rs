@@ -21,8 +21,7 @@ use frames::{End, Event, Frames};
 use proto::Validate;
 use proto::protocol::{Fragment, ReadRequest, ReadResponse, Status};
 pub use retry_reader::RetryReader;
-use runtime::Instant;
-use runtime::prometheus::IntCounter;
+use runtime::{HeldCounter, Instant};
 use std::io;
 use std::sync::Arc;
 
@@ -110,17 +109,13 @@ pub struct Reader {
     source: Source,
     /// When a broker took the call.
     began: Option<Instant>,
-    bytes_read: Option<IntCounter>,
+    bytes_read: Option<HeldCounter>,
 }
 
 impl JournalClient {
     /// A reader of a single call, which is made when the first bytes are asked for.
     pub fn read(&self, request: ReadRequest) -> Reader {
-        let bytes_read = self.options().metrics.as_ref().map(|metrics| {
-            metrics
-                .counter_vec("gazette_read_bytes_total", "Bytes read from journals.", &["journal"])
-                .with_label_values(&[bare_name(&request.journal)])
-        });
+        let bytes_read = self.series().map(|series| series.read(bare_name(&request.journal)));
         Reader {
             client: self.clone(),
             frames: Frames::new(&request),

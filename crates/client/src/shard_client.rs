@@ -11,8 +11,8 @@ use proto::consumer::{
     StatResponse, Status, UnassignRequest, UnassignResponse,
 };
 use runtime::backoff::Backoff;
+use runtime::grpc_metrics::CountedChannel;
 use std::sync::{Arc, Mutex, PoisonError};
-use tonic::transport::Channel;
 
 /// A client of consumers. Cheap to clone. Requests wait until the consumer is reachable; one which was sent is not
 /// repeated. A status which is not OK is an error.
@@ -60,7 +60,7 @@ impl ShardClient {
     /// # Errors
     /// If the endpoint is malformed.
     pub fn new(endpoint: &str, options: ClientOptions) -> Result<ShardClient, ClientError> {
-        let channels = Channels::new(options.clock.clone(), options.tls.clone());
+        let channels = Channels::new(&options, "consumer.Shard");
         channels.get(endpoint)?;
         Ok(ShardClient { endpoint: endpoint.into(), channels, failure: Arc::default(), options })
     }
@@ -107,7 +107,7 @@ impl ShardClient {
         Ok(last)
     }
 
-    fn rpc(&self) -> Result<Rpc<Channel>, ClientError> {
+    fn rpc(&self) -> Result<Rpc<CountedChannel>, ClientError> {
         let channel = self.channels.get(&self.endpoint)?;
         Ok(Rpc::new(channel).max_decoding_message_size(runtime::grpc::MAX_MESSAGE_RECV_CLIENT))
     }

@@ -1,220 +1,55 @@
-//! Counts the calls of a gRPC server, under the names of go-grpc-prometheus.
+//! Counts the calls of a gRPC server, and those of a client, under the names of go-grpc-prometheus.
 //!
 //! Calls of methods which the protocol has are counted: when they start, by each message that comes and goes, and when they
 //! are over, with their code and duration. One whose caller goes away is over with `Canceled`. Methods that do not exist are
 //! not, so that nobody can make series.
 
+mod calls;
+mod client;
 mod frames;
 
-use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use axum::body::{Body, HttpBody};
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use bytes::Bytes;
-use http::HeaderMap;
-use hyper::body::{Frame, SizeHint};
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
-use prost_reflect::{MethodDescriptor, ServiceDescriptor};
-use tonic::Code;
 use tonic::service::Routes;
 
-use crate::grpc::code_name;
-use crate::{Clock, Instant, Metrics};
-use frames::Frames;
-
-/// Labels of a method.
-const METHOD: [&str; 3] = ["grpc_type", "grpc_service", "grpc_method"];
-/// Labels of a method with its outcome.
-const OUTCOME: [&str; 4] = ["grpc_type", "grpc_service", "grpc_method", "grpc_code"];
-/// Upper bounds of durations, seconds.
-const SECONDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+use crate::{Clock, Metrics};
+use calls::{Calls, Counted};
+pub use client::{ClientCalls, CountedChannel};
 
 /// The same routes, whose calls of `service` are counted. Its methods are there from the beginning.
 ///
 /// # Panics
 /// If the protocol has no such service: names of services are fixed in the source.
 pub fn counted(routes: Routes, service: &str, metrics: &Metrics, clock: &Clock) -> Routes {
-    let service = crate::json_gateway::service(service).expect("the protocol has the service");
-    let server = Arc::new(Server::new(&service, metrics, clock.clone()));
-    Routes::from(routes.into_axum_router().layer(middleware::from_fn_with_state(server, count)))
+    let calls = Arc::new(Calls::new("server", &[service], metrics, clock));
+    Routes::from(routes.into_axum_router().layer(middleware::from_fn_with_state(calls, count)))
 }
 
-struct Server {
-    clock: Clock,
-    /// By path of the URL.
-    methods: BTreeMap<String, Method>,
-    handled: IntCounterVec,
-}
-
-#[derive(Clone)]
-struct Method {
-    labels: [String; 3],
-    started: IntCounter,
-    received: IntCounter,
-    sent: IntCounter,
-    seconds: Histogram,
-}
-
-impl Server {
-    fn new(service: &ServiceDescriptor, metrics: &Metrics, clock: Clock) -> Server {
-        let counter =
-            |name: &str, help: &str| metrics.counter_vec(&format!("grpc_server_{name}_total"), help, &METHOD);
-        let all = Families {
-            started: counter("started", "Calls that were started."),
-            received: counter("msg_received", "Messages of calls that came in."),
-            sent: counter("msg_sent", "Messages of calls that went out."),
-            seconds: metrics.histogram_vec(
-                "grpc_server_handling_seconds",
-                "Duration of calls, up to their end.",
-                &METHOD,
-                &SECONDS,
-            ),
-        };
-        let methods = service.methods().map(|method| {
-            (format!("/{}/{}", service.full_name(), method.name()), all.of(service.full_name(), &method))
-        });
-        Server {
-            clock,
-            methods: methods.collect(),
-            handled: metrics.counter_vec(
-                "grpc_server_handled_total",
-                "Calls that are over, by code.",
-                &OUTCOME,
-            ),
-        }
-    }
-
-    fn begin(&self, method: &Method) -> Call {
-        method.started.inc();
-        Call {
-            method: method.clone(),
-            handled: self.handled.clone(),
-            clock: self.clock.clone(),
-            began: self.clock.now(),
-            code: Code::Cancelled,
-        }
-    }
-}
-
-struct Families {
-    started: IntCounterVec,
-    received: IntCounterVec,
-    sent: IntCounterVec,
-    seconds: HistogramVec,
-}
-
-impl Families {
-    fn of(&self, service: &str, method: &MethodDescriptor) -> Method {
-        let labels = [kind(method).to_owned(), service.to_owned(), method.name().to_owned()];
-        Method {
-            started: self.started.with_label_values(&labels),
-            received: self.received.with_label_values(&labels),
-            sent: self.sent.with_label_values(&labels),
-            seconds: self.seconds.with_label_values(&labels),
-            labels,
-        }
-    }
-}
-
-fn kind(method: &MethodDescriptor) -> &'static str {
-    match (method.is_client_streaming(), method.is_server_streaming()) {
-        (false, false) => "unary",
-        (true, false) => "client_stream",
-        (false, true) => "server_stream",
-        (true, true) => "bidi_stream",
-    }
-}
-
-async fn count(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
-    let Some(method) = server.methods.get(request.uri().path()) else { return next.run(request).await };
-    let mut call = server.begin(method);
-    let received = method.received.clone();
-    let request = request
-        .map(|inner| Body::new(Counted { inner, frames: Frames::default(), messages: received, call: None }));
+async fn count(State(calls): State<Arc<Calls>>, request: Request, next: Next) -> Response {
+    let Some(method) = calls.method(request.uri().path()) else { return next.run(request).await };
+    let mut call = calls.begin(method);
+    let request = request.map(|inner| Body::new(Counted::new(inner, &method.received)));
     let response = next.run(request).await;
     // A call without messages ends with its headers.
     call.note(response.headers());
-    let sent = method.sent.clone();
-    response.map(|inner| {
-        Body::new(Counted { inner, frames: Frames::default(), messages: sent, call: Some(call) })
-    })
-}
-
-/// A call that is not over, or is over when this is dropped.
-struct Call {
-    method: Method,
-    handled: IntCounterVec,
-    clock: Clock,
-    began: Instant,
-    /// What it is over with, unless trailers tell otherwise.
-    code: Code,
-}
-
-impl Call {
-    /// Notes the code, if the headers or trailers have one.
-    fn note(&mut self, headers: &HeaderMap) {
-        if let Some(code) = headers.get("grpc-status") {
-            self.code = Code::from_bytes(code.as_bytes());
-        }
-    }
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        let took = self.clock.now().saturating_duration_since(self.began);
-        self.method.seconds.observe(took.as_secs_f64());
-        let [kind, service, method] = &self.method.labels;
-        self.handled.with_label_values(&[kind.as_str(), service, method, code_name(self.code)]).inc();
-    }
-}
-
-/// A body whose messages are counted.
-struct Counted {
-    inner: Body,
-    frames: Frames,
-    messages: IntCounter,
-    /// The call which is over with this body.
-    call: Option<Call>,
-}
-
-impl HttpBody for Counted {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &polled {
-            if let Some(data) = frame.data_ref() {
-                let begun = self.frames.begun_in(data);
-                self.messages.inc_by(begun);
-            } else if let (Some(trailers), Some(mut call)) = (frame.trailers_ref(), self.call.take()) {
-                call.note(trailers);
-            }
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
+    response.map(|inner| Body::new(Counted::new(inner, &method.sent).ends(call, |_| None)))
 }
 
 #[cfg(test)]
 mod tests {
     use proto::protocol::journal_client::JournalClient;
     use proto::protocol::{ListRequest, ListResponse, ReadRequest};
+
+    use axum::body::HttpBody;
+    use bytes::Bytes;
+    use http::HeaderMap;
+    use hyper::body::Frame;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
 
     use super::*;
 

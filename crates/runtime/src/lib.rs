@@ -24,7 +24,7 @@ pub mod trace;
 
 pub use clock::{Clock, ClockSteering, Elapsed, Instant};
 pub use entropy::Entropy;
-pub use metrics::Metrics;
+pub use metrics::{HeldCounter, HeldCounters, Metrics};
 pub use prometheus;
 pub use tasks::{OnError, Panicked, StillRunning, TaskError, TaskGroup, panic_text};
 pub use tokio_util::sync::CancellationToken;

@@ -3,6 +3,8 @@
 //! Asking twice for a metric of one name returns the same metric, so that parts of a program which are started more
 //! than once (clients, stores) need not know of each other.
 
+mod held;
+
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +14,8 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
+
+pub use held::{HeldCounter, HeldCounters};
 
 /// A registry of metrics. Cheap to clone; clones share the registry.
 #[derive(Clone, Default)]
@@ -73,6 +77,12 @@ impl Metrics {
     /// Counters by label values.
     pub fn counter_vec(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         self.obtain(name, help, "counter", || IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    /// Counters by label values, whose series leave when nobody holds them any more.
+    pub fn held_counter_vec(&self, name: &str, help: &str, labels: &[&str]) -> HeldCounters {
+        let make = || IntCounterVec::new(Opts::new(name, help), labels).map(HeldCounters::new);
+        self.obtain(name, help, "counter", make)
     }
 
     /// A gauge without labels.

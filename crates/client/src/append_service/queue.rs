@@ -3,7 +3,7 @@
 use super::buffer::{Budget, Buffer, Content};
 use crate::op::{AppendFuture, OpError, OpFuture, Promise};
 use proto::protocol::{AppendRequest, AppendResponse};
-use runtime::trace;
+use runtime::{HeldCounter, trace};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -52,6 +52,8 @@ struct State {
 /// The queue of one journal.
 pub(super) struct Queue {
     pub(super) journal: Arc<str>,
+    /// Held so that it stays between appends.
+    _series: Option<HeldCounter>,
     state: Mutex<State>,
     /// The slot was released.
     slot: Condvar,
@@ -72,9 +74,11 @@ pub(super) enum Next {
 }
 
 impl Queue {
-    pub(super) fn new(journal: &str) -> Queue {
+    /// `series` is held for as long as the queue is there.
+    pub(super) fn new(journal: &str, series: Option<HeldCounter>) -> Queue {
         Queue {
             journal: journal.into(),
+            _series: series,
             state: Mutex::default(),
             slot: Condvar::new(),
             changed: Notify::new(),

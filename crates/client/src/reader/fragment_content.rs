@@ -8,7 +8,8 @@
 use super::ReadError;
 use super::fragment_file::FileUrl;
 use super::fragment_http::HttpUrl;
-use crate::client::JournalClient;
+use crate::client::{JournalClient, bare_name};
+use crate::series::FragmentCounts;
 use bytes::{Bytes, BytesMut};
 use fragment::compress::{
     BLOCK_BYTES, Block, BlockReader, Decompressor, SeekIndex, SkipRead, TAIL_BYTES, Tail,
@@ -41,6 +42,8 @@ pub(super) struct Opened {
     pub(super) codec: Codec,
     /// Where they begin in the file.
     pub(super) begin: u64,
+    /// How many they are, if that is known.
+    pub(super) stored: Option<u64>,
 }
 
 /// The content of a fragment, from an offset.
@@ -60,6 +63,8 @@ pub(super) struct Span {
     wanted: u64,
     /// The sum of the whole, if the wanted bytes extend to the fragment's end, so that nothing must follow.
     sum_at_end: Option<Sum>,
+    /// Where this is counted, if it is.
+    counts: Option<FragmentCounts>,
 }
 
 impl FragmentContent {
@@ -90,6 +95,7 @@ impl FragmentContent {
             skip: bytes(fragment.begin, offset),
             wanted: bytes(offset, end),
             sum_at_end: (end == fragment.end).then(|| fragment.sum.as_ref().map_or(Sum::ZERO, Sum::from)),
+            counts: client.series().map(|series| series.fragments(bare_name(&fragment.journal), codec)),
         };
         let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
         // The reader learns of the end through its channel.
@@ -113,6 +119,9 @@ impl FragmentContent {
 impl Span {
     fn read(&self, place: &dyn Place, chunks: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
         let mut content = self.open(place)?;
+        if let Some(counts) = &self.counts {
+            counts.discarded.inc_by(content.passed_over);
+        }
         let mut wanted = self.wanted;
         while wanted != 0 {
             let mut chunk = BytesMut::zeroed(wanted.min(CHUNK_BYTES as u64) as usize);
@@ -121,6 +130,9 @@ impl Span {
                 return Err(too_short());
             }
             chunk.truncate(read);
+            if let Some(counts) = &self.counts {
+                counts.read.inc_by(read as u64);
+            }
             wanted -= read as u64;
             if wanted == 0
                 && let Some(expected) = self.sum_at_end
@@ -137,25 +149,33 @@ impl Span {
     /// Opens the content at the beginning of what is wanted.
     fn open(&self, place: &dyn Place) -> io::Result<Content> {
         if self.codec == Codec::None && self.skip > 0 {
-            let opened = place.open(self.skip)?;
+            let opened = self.open_at(place, self.skip)?;
             let before = self.skip - opened.begin;
             return Content::stream(opened)?.pass_over(before);
         }
         // The first block, and all of a small fragment, is read from the beginning, which checks more.
         if self.skip < BLOCK_BYTES as u64 {
             let hasher = self.sum_at_end.map(|_| Sha1::new());
-            return Content { hasher, ..Content::stream(place.open(0)?)? }.pass_over(self.skip);
+            return Content { hasher, ..Content::stream(self.open_at(place, 0)?)? }.pass_over(self.skip);
         }
         let Some((index, block)) = self.find_block(place)? else {
-            return Content::stream(place.open(0)?)?.pass_over(self.skip);
+            return Content::stream(self.open_at(place, 0)?)?.pass_over(self.skip);
         };
-        let opened = place.open(block.stored.start)?;
+        let opened = self.open_at(place, block.stored.start)?;
         if opened.begin == 0 {
             return Content::stream(opened)?.pass_over(self.skip);
         }
         let blocks = BlockReader::new(self.codec, opened.bytes, index.into(), block.number);
-        let content = Content { bytes: Decompressed::Blocks(blocks), hasher: None };
+        let content = Content::new(Decompressed::Blocks(blocks));
         content.pass_over(self.skip - block.content.start)
+    }
+
+    fn open_at(&self, place: &dyn Place, begin: u64) -> io::Result<Opened> {
+        let opened = place.open(begin)?;
+        if let Some(counts) = &self.counts {
+            counts.open(self.length, opened.stored);
+        }
+        Ok(opened)
     }
 
     /// The block in which what is wanted begins, if the end of the file has an index and the block is not the first one.
@@ -183,6 +203,8 @@ impl Span {
 struct Content {
     bytes: Decompressed,
     hasher: Option<Sha1>,
+    /// Bytes that were passed over.
+    passed_over: u64,
 }
 
 enum Decompressed {
@@ -192,8 +214,11 @@ enum Decompressed {
 
 impl Content {
     fn stream(opened: Opened) -> io::Result<Content> {
-        let stream = Decompressor::new(opened.codec, opened.bytes)?;
-        Ok(Content { bytes: Decompressed::Stream(stream), hasher: None })
+        Ok(Content::new(Decompressed::Stream(Decompressor::new(opened.codec, opened.bytes)?)))
+    }
+
+    fn new(bytes: Decompressed) -> Content {
+        Content { bytes, hasher: None, passed_over: 0 }
     }
 
     /// Passes over `bytes` bytes.
@@ -203,6 +228,7 @@ impl Content {
         } else if io::copy(&mut self.by_ref().take(bytes), &mut io::sink())? < bytes {
             return Err(too_short());
         }
+        self.passed_over += bytes;
         Ok(self)
     }
 
@@ -249,7 +275,7 @@ mod tests {
         io::Write::write_all(&mut file, b"0123456789").unwrap();
         let read_with = |skip, wanted, sum_at_end| {
             let (sender, mut chunks) = mpsc::channel(CHUNKS_AHEAD);
-            let span = Span { codec: Codec::None, length: 10, skip, wanted, sum_at_end };
+            let span = Span { codec: Codec::None, length: 10, skip, wanted, sum_at_end, counts: None };
             let file = FileUrl { path: file.path().to_owned(), codec: Codec::None };
             span.read(&file, &sender)?;
             drop(sender);

@@ -28,8 +28,9 @@ impl FileUrl {
 impl Place for FileUrl {
     fn open(&self, begin: u64) -> io::Result<Opened> {
         let mut file = File::open(&self.path)?;
+        let stored = file.metadata()?.len().saturating_sub(begin);
         file.seek(SeekFrom::Start(begin))?;
-        Ok(Opened { bytes: Box::new(file), codec: self.codec, begin })
+        Ok(Opened { bytes: Box::new(file), codec: self.codec, begin, stored: Some(stored) })
     }
 
     fn end(&self, bytes: u64) -> io::Result<Option<(Vec<u8>, u64)>> {

@@ -71,6 +71,7 @@ impl Place for HttpUrl {
         let range = (begin > 0).then(|| format!("bytes={begin}-"));
         let response = self.runtime.block_on(self.get(range))?;
         let begin = if is_partial(&response) { begin } else { 0 };
+        let stored = response.content_length();
         let is_gzip = response.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding == "gzip");
         let codec = match self.codec {
             Codec::GzipOffload if !is_gzip => Codec::None,
@@ -79,7 +80,7 @@ impl Place for HttpUrl {
         let bytes: BoxStream<'static, io::Result<Bytes>> =
             Box::pin(response.bytes_stream().map_err(|error| io::Error::other(error.without_url())));
         let bytes = SyncIoBridge::new_with_handle(StreamReader::new(bytes), self.runtime.clone());
-        Ok(Opened { bytes: Box::new(Body(bytes)), codec, begin })
+        Ok(Opened { bytes: Box::new(Body(bytes)), codec, begin, stored })
     }
 
     fn end(&self, bytes: u64) -> io::Result<Option<(Vec<u8>, u64)>> {

@@ -4,5 +4,6 @@
 mod append_service;
 mod common;
 mod messages;
+mod metrics;
 mod reading;
 mod watched_list;
