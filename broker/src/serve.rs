@@ -37,8 +37,8 @@ pub fn serve(args: ServeArgs) -> ExitCode {
 
 async fn run(args: ServeArgs) -> Result<(), BoxError> {
     let _logging = runtime::logging::init(&args.log, "courant")?;
+    tracing::info!(options = args.log.given, "broker configuration");
     let options = BrokerOptions::from_args(args)?;
-    tracing::info!(?options, "broker configuration");
     let etcd = options.etcd.clone();
     let shown_dir = options.data_dir.display().to_string();
     let mut signals = Signals::install()?;

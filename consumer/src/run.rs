@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Command, FromArgMatches};
 use runtime::BoxError;
-use runtime::config::{config_text, parse_command_line, with_ini};
+use runtime::config::{config_text, given_options, parse_command_line, with_ini};
 use runtime::signals::Signals;
 
 use crate::config::{ConsumerOptions, ServeArgs};
@@ -49,6 +49,7 @@ pub fn run_with<C: Args, A: Application>(
             match ServeArgs::from_arg_matches(matches).and_then(|args| Ok((args, own?))) {
                 Ok((mut args, own)) => {
                     args.log.remarks = ini.remarks();
+                    args.log.given = given_options(&with_options::<C>(Command::new(SERVE)), matches);
                     serve(new_app, name, args, own)
                 }
                 Err(error) => error.exit(),
@@ -107,8 +108,8 @@ fn serve<C, A: Application>(
 
 async fn serve_until_signal<A: Application>(app: A, name: &str, args: ServeArgs) -> Result<(), BoxError> {
     let _logging = runtime::logging::init(&args.log, name)?;
+    tracing::info!(options = args.log.given, "consumer configuration");
     let options = ConsumerOptions::from_args(args, name)?;
-    tracing::info!(?options, "consumer configuration");
     let (etcd, prefix) = (options.etcd.clone(), options.prefix.clone());
     let mut signals = Signals::install()?;
     let consumer = match signals.or_stop(Consumer::start(app, options)).await {
@@ -120,6 +121,7 @@ async fn serve_until_signal<A: Application>(app: A, name: &str, args: ServeArgs)
     };
     let (endpoint, id) = (consumer.endpoint(), consumer.id());
     eprintln!("{name}: serving on {endpoint}, member {id} of {prefix}, etcd at {etcd}");
+    tracing::info!(%id, endpoint, "starting consumer");
     match signals.or_stop(consumer.failed()).await {
         Err(signal) => tracing::info!(?signal, "caught signal; one more leaves at once"),
         Ok(()) => tracing::error!("the process cannot go on"),
@@ -152,6 +154,9 @@ mod tests {
             assert!(text.contains(line), "{line:?} is not in\n{text}");
         }
         assert!(!text.contains("secret"), "{text}");
+        let matches = matches.subcommand().unwrap().1;
+        let given = given_options(command.find_subcommand(PRINT_CONFIG).unwrap(), matches);
+        assert_eq!(given, "--consumer.limit=7 --consumer.auth-keys=<hidden> --etcd.lease=5s");
     }
 
     #[test]

@@ -105,6 +105,7 @@ fn main() -> ExitCode {
     };
     if let Some(log) = command.log() {
         log.remarks = ini.remarks();
+        log.given = program::given(&matches);
     }
     match command {
         // A broker makes its own runtime, and says itself what went wrong.

@@ -4,7 +4,7 @@ use crate::Cli;
 use crate::output::print;
 use clap::{ArgMatches, Args, Command, CommandFactory};
 use runtime::BoxError;
-use runtime::config::{Ini, IniError, config_text};
+use runtime::config::{Ini, IniError, config_text, given_options};
 use std::path::Path;
 
 const PRINT_CONFIG: &str = "print-config";
@@ -73,6 +73,13 @@ pub fn printed_config(matches: &ArgMatches) -> Option<String> {
     let (inner, inner_matches) = matches.subcommand()?;
     (inner == PRINT_CONFIG)
         .then(|| command.find_subcommand(name).map(|group| config_text(group, inner_matches, name)))?
+}
+
+/// The options that the command was given, for a log.
+pub fn given(matches: &ArgMatches) -> String {
+    let command = command();
+    let (name, matches) = matches.subcommand().unwrap_or(("", matches));
+    command.find_subcommand(name).map(|command| given_options(command, matches)).unwrap_or_default()
 }
 
 /// Options of `courant completions`.

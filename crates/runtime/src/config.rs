@@ -18,7 +18,7 @@ use std::time::Duration;
 pub use duration::{format_duration, parse_duration};
 pub use ini::{Ini, IniError};
 pub use names::pet_name;
-pub use print::config_text;
+pub use print::{config_text, given_options};
 pub use program::{parse_command_line, version_line, with_ini};
 pub use quote::unquote;
 pub use secret::Secret;
@@ -99,6 +99,9 @@ pub struct LogArgs {
     /// What the log says first, at level debug: of what was found before it was directed.
     #[arg(skip)]
     pub remarks: Vec<String>,
+    /// The options that the process was given, for its log: see [`given_options`].
+    #[arg(skip)]
+    pub given: String,
 }
 
 impl Default for LogArgs {
@@ -108,6 +111,7 @@ impl Default for LogArgs {
             format: LogFormat::Text,
             trace: TraceArgs::default(),
             remarks: Vec::new(),
+            given: String::new(),
         }
     }
 }
@@ -126,6 +130,7 @@ pub struct DebugArgs {
 
 crate::client_tls_args!(EtcdTlsArgs, "etcd", "ETCD", "an etcd");
 crate::client_tls_args!(BrokerTlsArgs, "broker", "BROKER", "a broker");
+crate::client_tls_args!(ConsumerTlsArgs, "consumer", "CONSUMER", "a consumer");
 
 /// The lease of a process that does not say otherwise.
 pub const ETCD_LEASE: Duration = Duration::from_secs(20);
@@ -225,6 +230,43 @@ pub struct BrokerClientArgs {
     /// Where fragment URLs of the file:// scheme are found on this machine.
     #[arg(id = "broker.file-root", long = "broker.file-root", env = "BROKER_FILE_ROOT", value_name = "DIR")]
     pub file_root: Option<PathBuf>,
+}
+
+/// Options of a client of consumers.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Consumer")]
+pub struct ConsumerClientArgs {
+    /// Address of a consumer: http(s)://host:port or unix:///path.
+    #[arg(
+        id = "consumer.address",
+        long = "consumer.address",
+        env = "CONSUMER_ADDRESS",
+        value_name = "URL",
+        default_value = "http://localhost:8080"
+    )]
+    pub address: String,
+    /// TLS.
+    #[command(flatten)]
+    pub tls: ConsumerTlsArgs,
+    /// Keys of the consumer's access tokens in base64, separated by commas or white space. The first signs the token of
+    /// each request to it.
+    #[arg(
+        id = "consumer.auth-keys",
+        long = "consumer.auth-keys",
+        env = "CONSUMER_AUTH_KEYS",
+        value_name = "KEYS",
+        hide_env_values = true
+    )]
+    pub auth_keys: Option<Secret>,
+    /// An access token that is sent with each request to the consumer, if there are no keys.
+    #[arg(
+        id = "consumer.auth-token",
+        long = "consumer.auth-token",
+        env = "CONSUMER_AUTH_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
+    pub auth_token: Option<Secret>,
 }
 
 impl Default for BrokerClientArgs {

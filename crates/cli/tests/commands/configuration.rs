@@ -1,6 +1,7 @@
 //! Flags, INI files, the environment, and what is printed of them.
 
 use super::{Broker, courant, text};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -68,6 +69,42 @@ fn a_broker_is_configured_by_a_file() {
         list.lines().count() == 2 && list.lines().all(|line| line.contains("\"zone\":\"z\""))
     });
     assert!(broker.path("data").is_dir());
+}
+
+#[test]
+fn the_log_of_a_start_says_what_was_given_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("gazette.ini"), "[Broker]\nZone = of a file\n").unwrap();
+    let mut serve = courant();
+    serve.args(["serve", "--broker.port=0", "--broker.zone=z", "--log.level=info", "--broker.auto-suspend"]);
+    serve
+        .current_dir(dir.path())
+        .env("BROKER_AUTH_KEYS", "c2VjcmV0")
+        .env("BROKER_LIMIT", "7")
+        .env("OTHER", "x");
+    let mut child = serve.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut said = Vec::new();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines() {
+        said.push(line.unwrap());
+        if said.last().unwrap().contains("starting broker") {
+            break;
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let options = "--broker.limit=7 --broker.port=0 --broker.zone=z --broker.auto-suspend \
+        --broker.auth-keys=<hidden> --log.level=info";
+    let configuration = said.iter().find(|line| line.contains("broker configuration")).unwrap();
+    let mut found: Vec<_> =
+        configuration.split_once("options=").unwrap().1.trim_matches('"').split(' ').collect();
+    let mut expected: Vec<_> = options.split_whitespace().collect();
+    found.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(found, expected, "{configuration}");
+    assert!(said.last().unwrap().contains("starting broker"), "{said:?}");
+    let said = said.join("\n");
+    assert!(said.lines().count() <= 10 && said.lines().all(|line| line.len() < 400), "{said}");
+    assert!(!said.contains("OTHER") && !said.contains("c2VjcmV0"), "{said}");
 }
 
 #[test]

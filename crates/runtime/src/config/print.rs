@@ -1,5 +1,6 @@
-//! Prints a configuration as the INI file which would give it.
+//! Prints a configuration: as the INI file which would give it, or as a line for the log.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -30,14 +31,43 @@ pub fn config_text(command: &Command, matches: &ArgMatches, section: &str) -> St
     texts.collect::<Vec<_>>().join("\n")
 }
 
+/// The options of `command` which `matches` gives other values than they have without any configuration, as flags in one
+/// line. The values of secrets are hidden. `command` is as for [`config_text`].
+pub fn given_options(command: &Command, matches: &ArgMatches) -> String {
+    let given = command.get_arguments().filter_map(|option| {
+        let values = values_of(option, matches);
+        let is_given = values.iter().any(|value| !value.is_empty()) && !is_default(option, &values);
+        is_given.then(|| flags(option, &values)).flatten()
+    });
+    given.collect::<Vec<_>>().join(" ")
+}
+
+fn flags(option: &Arg, values: &[impl AsRef<str>]) -> Option<String> {
+    let name = option.get_long()?;
+    if matches!(option.get_action(), ArgAction::SetTrue) {
+        return Some(format!("--{name}"));
+    }
+    let flag = |value: &str| match value {
+        _ if option.is_hide_env_values_set() => format!("--{name}=<hidden>"),
+        value if value.contains(char::is_whitespace) => format!("--{name}={}", quote(value)),
+        value => format!("--{name}={}", value_text(value)),
+    };
+    Some(values.iter().map(|value| flag(value.as_ref())).collect::<Vec<_>>().join(" "))
+}
+
+/// The values of an option, as they were given.
+fn values_of<'m>(option: &Arg, matches: &'m ArgMatches) -> Vec<Cow<'m, str>> {
+    let raw = matches.try_get_raw(option.get_id().as_str()).ok().flatten();
+    raw.into_iter().flatten().map(|value| value.to_string_lossy()).collect()
+}
+
 fn option_text(option: &Arg, name: &OptionName<'_>, matches: &ArgMatches) -> String {
     let mut text = String::new();
     if let Some(help) = option.get_help() {
         text.push_str(&format!("; {}\n", help.to_string().split_whitespace().collect::<Vec<_>>().join(" ")));
     }
     let key = field_name(option, name);
-    let raw = matches.try_get_raw(option.get_id().as_str()).ok().flatten();
-    let values: Vec<_> = raw.into_iter().flatten().map(|value| value.to_string_lossy()).collect();
+    let values = values_of(option, matches);
     if values.is_empty() {
         return format!("{text}; {key} =\n");
     }
