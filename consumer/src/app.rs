@@ -51,8 +51,8 @@ pub trait Application: Send + Sync + 'static {
 
     /// APIs of the application, which the process serves on its port beside its own: gRPC services
     /// (`tonic::service::Routes::new(…).into_axum_router()`) and HTTP paths. Called once, before anything is served. None,
-    /// unless the application says otherwise. Whoever reaches the port may use them: the access tokens of
-    /// `--consumer.auth-keys` are checked by the Shard service alone.
+    /// unless the application says otherwise. Whoever reaches the port may use them, unless they
+    /// check the access tokens of `--consumer.auth-keys` themselves: [`InitContext::admission`].
     ///
     /// # Errors
     /// Any error ends the process.

@@ -34,7 +34,7 @@ use crate::prune::LogPruner;
 use crate::schema::{ConsumerSchema, Mirror};
 use crate::service::ShardService;
 use crate::shard::{Process, ShardSet};
-use crate::{Application, InitContext, Peers, Resolver};
+use crate::{Admission, Application, InitContext, Peers, Resolver};
 
 /// Open requests may go on for this long once the process leaves.
 const SERVER_DRAIN: Duration = Duration::from_secs(15);
@@ -171,11 +171,10 @@ impl Consumer {
         let shards = ShardSet::start(Arc::clone(&process), &groups.work);
         prune_logs(&options, &mirror, &shards, journals.clone(), &groups.work);
         let resolver = Resolver::new(options.member.clone(), mirror.clone(), shards.clone());
-        let authorizer = options.auth_keys.clone().map_or_else(Authorizer::none, Authorizer::signing);
-        let calls = ClientCalls::new(&[SERVICE], &options.metrics, clock);
         let context = InitContext {
             resolver: resolver.clone(),
-            peers: Peers::new(authorizer, peer_tls, calls),
+            admission: Admission::new(options.auth_keys.clone(), clock.clone()),
+            peers: peers(&options, peer_tls),
             journals,
             tasks: groups.client.child("application"),
             clock: options.clock.clone(),
@@ -303,6 +302,13 @@ fn journal_client(options: &ConsumerOptions, groups: &Groups) -> Result<JournalC
     Ok(JournalClient::new(&options.broker, client)?)
 }
 
+/// Connections to the other processes of the group.
+fn peers(options: &ConsumerOptions, tls: ClientTls) -> Peers {
+    let authorizer = options.auth_keys.clone().map_or_else(Authorizer::none, Authorizer::signing);
+    let calls = ClientCalls::new(&[SERVICE], &options.metrics, &options.clock);
+    Peers::new(authorizer, tls, calls, options.clock.clone())
+}
+
 fn consumer_spec(options: &ConsumerOptions, endpoint: &str, exiting: bool) -> bytes::Bytes {
     let process_spec = Some(ProcessSpec::new(&options.member, endpoint));
     ConsumerSpec { process_spec, shard_limit: options.shard_limit, exiting }.encode_to_vec().into()
@@ -333,8 +339,8 @@ async fn serve(
     apis: Router,
     groups: &Groups,
 ) -> Result<Health, BoxError> {
-    let (resolver, peers) = (context.resolver.clone(), context.peers.clone());
-    let service = ShardService::new(resolver, peers, options.clock.clone(), options.auth_keys.clone());
+    let InitContext { resolver, peers, admission, clock, .. } = context.clone();
+    let service = ShardService::new(resolver, peers, clock, admission);
     let shards = Routes::new(service.into_server(options.max_message_bytes));
     let shards = grpc_metrics::counted(shards, SERVICE, &options.metrics, &options.clock);
     let (origins, request_max) = (&options.allow_origin, options.max_message_bytes);

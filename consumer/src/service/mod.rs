@@ -4,6 +4,7 @@
 //! which its token does not reach is as one that does not exist. Outcomes of the protocol are statuses of a response; what is
 //! wrong with a request, or with etcd, is a gRPC error.
 
+mod admission;
 mod apply;
 mod deadline;
 mod decision;
@@ -14,7 +15,7 @@ mod unassign;
 
 use std::time::Duration;
 
-use auth::{Access, Capability, Keys, Verifier};
+use auth::{Access, Capability};
 use proto::consumer::shard_server::{Shard, ShardServer};
 use proto::consumer::{
     ApplyRequest, ApplyResponse, GetHintsRequest, GetHintsResponse, ListRequest, ListResponse, StatRequest,
@@ -25,6 +26,7 @@ use proto::{Canonical, Revision, Validate};
 use runtime::{BoxError, Clock, grpc};
 use tonic::{Request, Response};
 
+pub use admission::Admission;
 pub use decision::ResolveError;
 pub use peers::Peers;
 pub use resolver::{Resolution, ResolveArgs, Resolver};
@@ -40,7 +42,7 @@ pub(crate) struct ShardService {
     resolver: Resolver,
     peers: Peers,
     clock: Clock,
-    verifier: Verifier,
+    admission: Admission,
 }
 
 type Answer<T> = Result<Response<T>, tonic::Status>;
@@ -55,30 +57,14 @@ fn answer<T: Canonical>(response: T) -> Answer<T> {
 }
 
 impl ShardService {
-    /// With `keys`, every request needs a token.
-    pub fn new(resolver: Resolver, peers: Peers, clock: Clock, keys: Option<Keys>) -> ShardService {
-        ShardService { resolver, peers, clock, verifier: Verifier::new(keys) }
+    /// Serves those whom `admission` admits.
+    pub fn new(resolver: Resolver, peers: Peers, clock: Clock, admission: Admission) -> ShardService {
+        ShardService { resolver, peers, clock, admission }
     }
 
     /// What a request may see, if it may do what `require` says.
     fn admit<T>(&self, request: &Request<T>, require: Capability) -> Result<Access, tonic::Status> {
-        Ok(self.verifier.verify(request.metadata(), require, self.clock.unix_now())?)
-    }
-
-    /// The outcome of a request, if it comes before its token expires.
-    async fn before_expiry<T>(
-        &self,
-        access: &Access,
-        outcome: impl Future<Output = Result<T, tonic::Status>>,
-    ) -> Result<T, tonic::Status> {
-        let Some(expires) = access.expires else { return outcome.await };
-        tokio::select! {
-            biased;
-            () = self.clock.sleep_until_unix(expires) => {
-                Err(tonic::Status::deadline_exceeded("the access token of this request has expired"))
-            }
-            outcome = outcome => outcome,
-        }
+        self.admission.admit(request.metadata(), require)
     }
 
     /// The service, which takes requests of at most `recv_bytes_max`.
@@ -125,7 +111,7 @@ impl ShardService {
                 read_through: read_through.clone(),
                 extension: extension.clone(),
             };
-            let mut proxied = self.peers.request(message, shard, self.clock.unix_now());
+            let mut proxied = self.peers.request(message, Capability::READ, shard);
             proxied.set_timeout(wait);
             return Ok(peer.stat(proxied).await?.into_inner());
         }
@@ -171,7 +157,7 @@ impl Shard for ShardService {
         let request = request.into_inner();
         request.validate().map_err(failed)?;
         let stat = async { self.stat_within(request, &access, wait).await.map_err(failed) };
-        answer(self.before_expiry(&access, stat).await?)
+        answer(self.admission.before_expiry(&access, stat).await?)
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Answer<ListResponse> {
@@ -192,14 +178,14 @@ impl Shard for ShardService {
         let request = request.into_inner();
         request.validate().map_err(failed)?;
         apply::authorize(&request, &access)?;
-        self.before_expiry(&access, self.applied(request)).await
+        self.admission.before_expiry(&access, self.applied(request)).await
     }
 
     async fn get_hints(&self, request: Request<GetHintsRequest>) -> Answer<GetHintsResponse> {
         let access = self.admit(&request, Capability::READ)?;
         let request = request.into_inner();
         request.validate().map_err(failed)?;
-        self.before_expiry(&access, self.hints_of(&request.shard, &access)).await
+        self.admission.before_expiry(&access, self.hints_of(&request.shard, &access)).await
     }
 
     async fn unassign(&self, request: Request<UnassignRequest>) -> Answer<UnassignResponse> {
@@ -209,7 +195,7 @@ impl Shard for ShardService {
         for shard in &request.shards {
             apply::require_id(&access, shard)?;
         }
-        self.before_expiry(&access, self.unassigned(request)).await
+        self.admission.before_expiry(&access, self.unassigned(request)).await
     }
 }
 

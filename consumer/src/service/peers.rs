@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use auth::{Authorizer, Capability, Grant};
 use proto::consumer::shard_client::ShardClient;
 use proto::protocol::Header;
 use runtime::grpc_metrics::{ClientCalls, CountedChannel};
 use runtime::tls::ClientTls;
-use runtime::{BoxError, grpc, trace};
+use runtime::{BoxError, Clock, grpc, trace};
 use tonic::Request;
 use tonic::transport::Channel;
 
@@ -23,18 +22,21 @@ pub struct Peers {
     authorizer: Authorizer,
     tls: ClientTls,
     calls: ClientCalls,
+    clock: Clock,
 }
 
 impl Peers {
     /// Connections whose requests `authorizer` authorizes, with `tls` where endpoints are of `https`. Those of the
     /// Shard service are counted in `calls`.
-    pub(crate) fn new(authorizer: Authorizer, tls: ClientTls, calls: ClientCalls) -> Peers {
-        Peers { channels: Arc::default(), authorizer, tls, calls }
+    pub(crate) fn new(authorizer: Authorizer, tls: ClientTls, calls: ClientCalls, clock: Clock) -> Peers {
+        Peers { channels: Arc::default(), authorizer, tls, calls, clock }
     }
 
-    /// A request of `message`, with a token of this process's own which allows to read the state of `shard`.
-    pub(crate) fn request<T>(&self, message: T, shard: &str, now: Duration) -> Request<T> {
-        self.authorizer.authorize(trace::request(message), Grant::shards(Capability::READ, [shard]), now)
+    /// A request of `message` to another process, with a token of this process's own which allows `capability` on `shard`
+    /// for a minute. Without keys there is no token. Whoever asked this process must have been admitted.
+    pub fn request<T>(&self, message: T, capability: Capability, shard: &str) -> Request<T> {
+        let grant = Grant::shards(capability, [shard]);
+        self.authorizer.authorize(trace::request(message), grant, self.clock.unix_now())
     }
 
     /// A connection to the process which `header` names: that of a [`crate::Resolution`] names the one which answers.

@@ -10,17 +10,14 @@ mod referenced;
 mod unassign;
 
 use crate::session::{Session, SessionArgs};
-use auth::Authorizer;
 use clap::{Args, Subcommand};
 use client::{ClientOptions, ShardClient};
 use proto::consumer::{ListRequest, ListResponse};
 use proto::protocol::LabelSelector;
 use runtime::BoxError;
-use runtime::config::{Secret, parse_duration};
+use runtime::config::{ConsumerClientArgs, parse_duration};
 use runtime::tls::ClientTls;
 use std::time::Duration;
-
-runtime::client_tls_args!(ConsumerTlsArgs, "consumer", "CONSUMER", "a consumer");
 
 /// Options of `courant shards`.
 #[derive(Debug, Args)]
@@ -28,37 +25,9 @@ pub struct ShardsArgs {
     /// Options of every command.
     #[command(flatten)]
     pub session: SessionArgs,
-    /// Address of a consumer: http(s)://host:port or unix:///path.
-    #[arg(
-        id = "consumer.address",
-        long = "consumer.address",
-        env = "CONSUMER_ADDRESS",
-        value_name = "URL",
-        default_value = "http://localhost:8080",
-        help_heading = "Consumer"
-    )]
-    address: String,
-    /// Keys of the consumer's access tokens in base64, separated by commas or white space. The first signs the token of
-    /// each request to it.
-    #[arg(
-        id = "consumer.auth-keys",
-        long = "consumer.auth-keys",
-        env = "CONSUMER_AUTH_KEYS",
-        value_name = "KEYS",
-        hide_env_values = true,
-        help_heading = "Consumer"
-    )]
-    auth_keys: Option<Secret>,
-    /// An access token that is sent with each request to the consumer, if there are no keys.
-    #[arg(
-        id = "consumer.auth-token",
-        long = "consumer.auth-token",
-        env = "CONSUMER_AUTH_TOKEN",
-        value_name = "TOKEN",
-        hide_env_values = true,
-        help_heading = "Consumer"
-    )]
-    auth_token: Option<Secret>,
+    /// The consumer.
+    #[command(flatten)]
+    consumer: ConsumerClientArgs,
     /// Taken for the sake of scripts: consumers pass requests on to whoever has the shard, so that no routes are kept.
     #[arg(
         id = "consumer.cache.size",
@@ -75,9 +44,6 @@ pub struct ShardsArgs {
         value_name = "DURATION", default_value = "1m", value_parser = parse_duration, help_heading = "Consumer",
         hide = true)]
     _cache_ttl: Duration,
-    /// TLS.
-    #[command(flatten, next_help_heading = "Consumer")]
-    tls: ConsumerTlsArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -157,14 +123,12 @@ impl ShardSession {
 /// Runs the chosen command.
 pub async fn run(args: ShardsArgs) -> Result<(), BoxError> {
     let session = Session::open(&args.session)?;
-    let (keys, token) = (args.auth_keys.as_ref(), args.auth_token.as_ref());
-    let (keys, token) = (keys.and_then(Secret::reveal), token.and_then(Secret::reveal));
-    let authorizer = Authorizer::from_options(keys, token)
-        .map_err(|e| format!("--consumer.auth-keys, --consumer.auth-token: {e}"))?;
-    let tls = ClientTls::load(args.tls.options().client()?, &session.clock)?;
+    let consumer = args.consumer;
+    let authorizer = client::consumer_authorizer_of(&consumer)?;
+    let tls = ClientTls::load(consumer.tls.options().client()?, &session.clock)?;
     let options = ClientOptions { authorizer, tls, ..session.options.clone() };
-    let shards = ShardClient::new(&args.address, options)?;
-    let session = ShardSession { session, shards, address: args.address };
+    let shards = ShardClient::new(&consumer.address, options)?;
+    let session = ShardSession { session, shards, address: consumer.address };
     match args.command {
         Command::List(args) => list::run(&session, args).await,
         Command::Apply(args) => apply::run(&session, args).await,

@@ -9,7 +9,7 @@ use crate::channels::Channels;
 use crate::error::ClientError;
 use crate::routes::{Need, RouteCache, choose};
 use crate::series::Series;
-use auth::{Authorizer, Capability, Grant, KeysError};
+use auth::{Authorizer, Capability, Grant};
 use proto::protocol::journal_client::JournalClient as Rpc;
 use proto::protocol::{
     ApplyRequest, ApplyResponse, FragmentStoreHealthRequest, FragmentStoreHealthResponse, FragmentsRequest,
@@ -17,7 +17,6 @@ use proto::protocol::{
 };
 use proto::{Invalid, Validate};
 use runtime::backoff::Backoff;
-use runtime::config::{BrokerClientArgs, ConfigError, Secret};
 use runtime::grpc_metrics::CountedChannel;
 use runtime::tls::ClientTls;
 use runtime::{Clock, Entropy, Instant, Metrics, TaskGroup, trace};
@@ -90,18 +89,6 @@ impl ClientOptions {
     pub(crate) fn request<T>(&self, message: T, grant: Grant) -> tonic::Request<T> {
         self.authorizer.authorize(trace::request(message), grant, self.clock.unix_now())
     }
-}
-
-/// What the options of a program's command line say that its requests to brokers are sent as.
-///
-/// # Errors
-/// If keys or the token are malformed. The error does not show them.
-pub fn authorizer_of(args: &BrokerClientArgs) -> Result<Authorizer, ConfigError> {
-    let (keys, token) = (args.auth_keys.as_ref(), args.auth_token.as_ref());
-    let (keys, token) = (keys.and_then(Secret::reveal), token.and_then(Secret::reveal));
-    let option = if keys.is_some() { "broker.auth-keys" } else { "broker.auth-token" };
-    let invalid = |e: KeysError| ConfigError::Invalid { option, problem: e.to_string() };
-    Authorizer::from_options(keys, token).map_err(invalid)
 }
 
 struct Inner {

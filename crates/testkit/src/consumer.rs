@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use auth::Authorizer;
 use client::specs::{GoDuration, ShardSet};
 use client::{ClientOptions, JournalClient, ShardClient};
 use consumer::{Application, Consumer, ConsumerOptions};
@@ -49,9 +50,11 @@ impl TestConsumer {
         options.etcd = broker.etcd().to_owned();
         options.lease_ttl = LEASE;
         adjust(&mut options);
+        let authorizer = options.auth_keys.clone().map_or_else(Authorizer::none, Authorizer::signing);
         let consumer = Box::pin(Consumer::start(app, options)).await?;
         let tasks = TaskGroup::new("testkit");
-        let shards = ShardClient::new(consumer.endpoint(), ClientOptions::new(tasks.clone()))?;
+        let client = ClientOptions { authorizer, ..ClientOptions::new(tasks.clone()) };
+        let shards = ShardClient::new(consumer.endpoint(), client)?;
         Ok(TestConsumer { consumer, shards, journals: broker.client()?, tasks })
     }
 
@@ -65,7 +68,7 @@ impl TestConsumer {
         &self.consumer
     }
 
-    /// A client of the member's Shard service. Its tasks end with the member.
+    /// A client of the member's Shard service, which has its keys. Its tasks end with the member.
     pub fn shards(&self) -> &ShardClient {
         &self.shards
     }

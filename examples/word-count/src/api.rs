@@ -1,4 +1,7 @@
 //! The service `word_count.NGram`.
+//!
+//! Where the process has keys of access tokens, `Publish` needs APPEND over the journals of deltas, and `Query` needs READ over
+//! the shard which answers. A shard that the token does not select is as one that does not exist.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +12,7 @@ use ::proto::consumer::Status as ShardStatus;
 use ::proto::protocol::LabelSelector;
 use ::proto::{Validate, labels};
 use client::{AppendService, Publisher, WatchedList};
-use consumer::{InitContext, ResolveArgs, Resolver};
+use consumer::{Access, Capability, InitContext, ResolveArgs};
 use runtime::{BoxError, grpc};
 use store_rocksdb::{RocksReader, RocksStore, StoreError};
 use tonic::{Request, Response, Status};
@@ -48,6 +51,15 @@ impl NGramApi {
         Ok(NGramApi { n, context: context.clone(), deltas, publisher })
     }
 
+    /// Refuses those who may not append to each journal of deltas: n-grams go to any of them.
+    async fn authorize_publish(&self, access: &Access) -> Result<(), Status> {
+        let listing = self.deltas.ready().await.map_err(failed)?;
+        for spec in listing.journals.iter().filter_map(|journal| journal.spec.as_ref()) {
+            access.require(&spec.labels_with_name(), &spec.name)?;
+        }
+        Ok(())
+    }
+
     /// Publishes the n-grams of a text, in lower case, one by one: a failure leaves those before it published.
     async fn publish_text(&self, text: &str) -> Result<(), BoxError> {
         self.deltas.ready().await?;
@@ -71,32 +83,38 @@ impl NGramApi {
         Ok(())
     }
 
-    /// The shard which counts an n-gram.
-    async fn shard_of(&self, n_gram: &str) -> Result<String, Status> {
+    /// The shard which counts an n-gram, among those that may be seen.
+    async fn shard_of(&self, n_gram: &str, access: &Access) -> Result<String, Status> {
         self.deltas.ready().await.map_err(failed)?;
         let partitions = self.deltas.partitions();
         let target = partitions.modulo(n_gram.as_bytes()).map_err(unmapped)?;
         let shards = self.context.resolver.shards_with_source(target.journal.as_str());
+        let shard = shards.iter().find(|spec| access.reaches(&spec.labels_with_id()));
         let none = || Status::not_found(format!("no shard reads {}", target.journal));
-        shards.first().map(|spec| spec.id.clone()).ok_or_else(none)
+        shard.map(|spec| spec.id.clone()).ok_or_else(none)
     }
 
-    async fn query_shard(&self, request: QueryRequest, shard: &str) -> Result<QueryResponse, Status> {
-        let resolver: &Resolver = &self.context.resolver;
+    async fn query_shard(&self, request: QueryRequest, access: &Access) -> Result<QueryResponse, Status> {
+        let shard = &match request.shard.as_str() {
+            "" => self.shard_of(&request.prefix, access).await?,
+            shard => shard.to_owned(),
+        };
         let args = ResolveArgs {
             shard,
             may_proxy: request.header.is_none(),
             proxy_header: request.header.as_ref(),
+            visible: Some(&access.selector),
             ..ResolveArgs::default()
         };
-        let resolution = resolver.resolve(args).await.map_err(failed)?;
+        let resolution = self.context.resolver.resolve(args).await.map_err(failed)?;
         if resolution.status != ShardStatus::Ok {
             return Err(Status::unavailable(format!("shard {shard}: {}", resolution.status.as_str_name())));
         }
         if !resolution.is_local {
             let channel = self.context.peers.channel(&resolution.header).map_err(failed)?;
             let header = Some(resolution.header);
-            let proxied = QueryRequest { header, prefix: request.prefix, shard: shard.to_owned() };
+            let proxied = QueryRequest { header, prefix: request.prefix, shard: shard.clone() };
+            let proxied = self.context.peers.request(proxied, Capability::READ, shard);
             let mut peer = NGramClient::new(channel).max_decoding_message_size(grpc::MAX_MESSAGE_RECV_CLIENT);
             return Ok(peer.query(proxied).await?.into_inner());
         }
@@ -152,19 +170,24 @@ fn unmapped(error: MappingError) -> Status {
 #[tonic::async_trait]
 impl NGram for NGramApi {
     async fn publish(&self, request: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
-        self.publish_text(&request.into_inner().text).await.map_err(failed)?;
+        let admission = &self.context.admission;
+        let access = admission.admit(request.metadata(), Capability::APPEND)?;
+        let published = async {
+            self.authorize_publish(&access).await?;
+            self.publish_text(&request.into_inner().text).await.map_err(failed)
+        };
+        admission.before_expiry(&access, published).await?;
         Ok(Response::new(PublishResponse {}))
     }
 
     async fn query(&self, request: Request<QueryRequest>) -> Result<Response<QueryResponse>, Status> {
+        let admission = &self.context.admission;
+        let access = admission.admit(request.metadata(), Capability::READ)?;
         let request = request.into_inner();
         if let Some(header) = &request.header {
             header.validate().map_err(|error| Status::invalid_argument(format!("Header: {error}")))?;
         }
-        let shard = match request.shard.as_str() {
-            "" => self.shard_of(&request.prefix).await?,
-            shard => shard.to_owned(),
-        };
-        Ok(Response::new(self.query_shard(request, &shard).await?))
+        let answer = admission.before_expiry(&access, self.query_shard(request, &access)).await?;
+        Ok(Response::new(answer))
     }
 }

@@ -16,9 +16,10 @@ use tokio::process::{Child, Command};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Starts the application, and gives the address which it prints.
-async fn serve(broker: &TestBroker) -> (Child, String) {
+async fn serve(broker: &TestBroker, arguments: &[String]) -> (Child, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_word-count"))
         .args(["serve", "--wordcount.N=2", &format!("--broker.address={}", broker.endpoint())])
+        .args(arguments)
         .current_dir(broker.dir())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
@@ -57,7 +58,7 @@ async fn ctl(address: &str, arguments: &[&str], input: &str) -> Output {
 async fn a_text_is_published_and_counted_by_the_programs() {
     let broker = TestBroker::start().await.unwrap();
     broker.create_journals(include_str!("../journals.yaml")).await.unwrap();
-    let (mut served, address) = serve(&broker).await;
+    let (mut served, address) = serve(&broker, &[]).await;
     let tasks = TaskGroup::new("test");
     let shards = ShardClient::new(&address, ClientOptions::new(tasks.clone())).unwrap();
     let set = ShardSet::parse(include_str!("../shards.yaml")).unwrap();
@@ -80,6 +81,55 @@ async fn a_text_is_published_and_counted_by_the_programs() {
     let ended = Clock::system().timeout(LIMIT, served.wait()).await.unwrap().unwrap();
     assert!(ended.success(), "{ended}");
     tasks.cancel();
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_programs_speak_tls_and_send_tokens() {
+    let broker = TestBroker::start().await.unwrap();
+    broker.create_journals(include_str!("../journals.yaml")).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: String| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.display().to_string()
+    };
+    let issued = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let cert = file("cert.pem", issued.cert.pem());
+    let key = file("key.pem", issued.signing_key.serialize_pem());
+    let (mut served, address) = serve(
+        &broker,
+        &[
+            format!("--consumer.server-cert-file={cert}"),
+            format!("--consumer.server-cert-key-file={key}"),
+            "--consumer.auth-keys=c2VjcmV0".to_owned(),
+        ],
+    )
+    .await;
+    assert!(address.starts_with("https://127.0.0.1:"), "{address}");
+
+    let trusts = format!("--consumer.trusted-ca-file={cert}");
+    let keys = "--consumer.auth-keys=c2VjcmV0";
+    for (arguments, reason) in [
+        (&[keys][..], "the server is not trusted"),
+        (&[&trusts], "missing or empty Authorization token"),
+        (&[&trusts, "--consumer.auth-keys=b3RoZXI="], "signature is invalid"),
+        (&[&trusts, "--consumer.auth-token=nonsense"], "token is malformed"),
+        (&[&trusts, "--consumer.auth-keys=secret"], "--consumer.auth-keys: key 1 is not standard base64"),
+    ] {
+        for command in ["publish", "query"] {
+            let refused = ctl(&address, &[&[command], arguments].concat(), "How now?").await;
+            let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert!(!refused.status.success() && said.contains(reason), "{reason:?} is not in {said}");
+        }
+    }
+    let published = ctl(&address, &["publish", &trusts, keys], "How now?").await;
+    assert!(published.status.success(), "{published:?}");
+    // Nobody counts yet, which only those learn who may ask.
+    let refused = ctl(&address, &["query", "--shard", "shard-000", &trusts, keys], "").await;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("SHARD_NOT_FOUND"), "{said}");
+    served.kill().await.unwrap();
     broker.stop().await.unwrap();
 }
 

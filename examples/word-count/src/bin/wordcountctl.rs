@@ -4,8 +4,14 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use auth::{Capability, Grant};
 use clap::Parser;
-use runtime::{BoxError, grpc};
+use client::consumer_authorizer_of;
+use runtime::config::ConsumerClientArgs;
+use runtime::tls::ClientTls;
+use runtime::{BoxError, Clock, grpc};
+use tonic::Request;
+use tonic::transport::Channel;
 use word_count::proto::n_gram_client::NGramClient;
 use word_count::proto::{PublishRequest, QueryRequest};
 
@@ -18,16 +24,6 @@ use word_count::proto::{PublishRequest, QueryRequest};
         wordcountctl query --consumer.address=http://127.0.0.1:9000 --prefix=\"how now\""
 )]
 struct Cli {
-    /// Address of a process of word-count: http://host:port or unix:///path.
-    #[arg(
-        id = "consumer.address",
-        long = "consumer.address",
-        env = "CONSUMER_ADDRESS",
-        value_name = "URL",
-        default_value = "http://localhost:8080",
-        global = true
-    )]
-    address: String,
     #[command(subcommand)]
     command: Command,
 }
@@ -39,6 +35,9 @@ enum Command {
         /// File with the text; - is standard input.
         #[arg(long, default_value = "-")]
         file: PathBuf,
+        /// A process of word-count.
+        #[command(flatten)]
+        consumer: ConsumerClientArgs,
     },
     /// Print n-grams and their counts, a tab between them.
     Query {
@@ -48,6 +47,9 @@ enum Command {
         /// The shard to ask. Without one it is the shard which counts the n-gram that equals the prefix.
         #[arg(long, default_value = "")]
         shard: String,
+        /// A process of word-count.
+        #[command(flatten)]
+        consumer: ConsumerClientArgs,
     },
 }
 
@@ -67,21 +69,38 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<(), BoxError> {
-    let channel = grpc::channel(&cli.address)?;
-    let mut client = NGramClient::new(channel).max_decoding_message_size(grpc::MAX_MESSAGE_RECV_CLIENT);
     match cli.command {
-        Command::Publish { file } => {
-            client.publish(PublishRequest { text: read(&file)? }).await?;
+        Command::Publish { file, consumer } => {
+            let text = read(&file)?;
+            let publish =
+                authorized(&consumer, PublishRequest { text }, Grant::everywhere(Capability::APPEND))?;
+            connect(&consumer)?.publish(publish).await?;
         }
-        Command::Query { prefix, shard } => {
-            let request = QueryRequest { header: None, prefix, shard };
+        Command::Query { prefix, shard, consumer } => {
+            let grant = match shard.as_str() {
+                "" => Grant::everywhere(Capability::READ),
+                shard => Grant::shards(Capability::READ, [shard]),
+            };
+            let query = authorized(&consumer, QueryRequest { header: None, prefix, shard }, grant)?;
             let mut out = std::io::stdout().lock();
-            for gram in client.query(request).await?.into_inner().grams {
+            for gram in connect(&consumer)?.query(query).await?.into_inner().grams {
                 writeln!(out, "{}\t{}", gram.n_gram, gram.count)?;
             }
         }
     }
     Ok(())
+}
+
+fn connect(args: &ConsumerClientArgs) -> Result<NGramClient<Channel>, BoxError> {
+    let tls = ClientTls::load(args.tls.options().client()?, &Clock::system())?;
+    let channel = grpc::secure_channel(&args.address, &tls)?;
+    Ok(NGramClient::new(channel).max_decoding_message_size(grpc::MAX_MESSAGE_RECV_CLIENT))
+}
+
+/// A request with the token that it needs, or the one which was given.
+fn authorized<T>(args: &ConsumerClientArgs, message: T, grant: Grant) -> Result<Request<T>, BoxError> {
+    let authorizer = consumer_authorizer_of(args)?;
+    Ok(authorizer.authorize(Request::new(message), grant.brief(), Clock::system().unix_now()))
 }
 
 fn read(file: &std::path::Path) -> Result<String, BoxError> {
