@@ -14,6 +14,7 @@ pub mod historical;
 pub mod history;
 pub mod idle;
 pub mod load;
+pub mod manifests;
 pub mod measure;
 pub mod process;
 pub mod readback;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use tests::manifests::{containers, manifest};
 use tests::process::binary;
 
 /// Our programs.
@@ -162,6 +163,43 @@ fn what_the_guide_and_the_manifests_name_exists() {
     }
     assert!(findings.is_empty(), "{}", findings.join("\n"));
     assert!(seen > 50, "options are recognised: {seen}");
+}
+
+/// Where the component for TLS has its files, and which there are: those of a secret of the type kubernetes.io/tls.
+const TLS_FILES: (&str, [&str; 3]) = ("/etc/courant/tls", ["tls.crt", "tls.key", "ca.crt"]);
+
+#[test]
+fn what_the_component_for_tls_names_is_in_its_secrets_and_mounted() {
+    let mut files = 0;
+    for name in ["broker", "consumer", "apply", "chunker", "etcd"] {
+        let workload = manifest(&format!("components/secure/{name}.yaml"));
+        let volumes = workload["spec"]["template"]["spec"]["volumes"].as_array().unwrap();
+        assert!(volumes.iter().any(|volume| volume["secret"]["secretName"] == "courant-tls"), "{name}");
+        for container in containers(&workload) {
+            let named = container.to_string();
+            let mut used =
+                named.split(TLS_FILES.0).skip(1).filter_map(|rest| rest.strip_prefix('/')).peekable();
+            assert!(used.peek().is_some(), "{name}: a container has no TLS");
+            for file in used {
+                let is_known = TLS_FILES.1.iter().any(|known| file.starts_with(&format!("{known}\"")));
+                assert!(is_known, "{name}: the secret has no file {file:.20}");
+                files += 1;
+            }
+            let mounts = container["volumeMounts"].as_array().unwrap();
+            assert!(
+                mounts.iter().any(|mount| mount["mountPath"] == TLS_FILES.0),
+                "{name}: it is not mounted"
+            );
+            for variable in container["env"].as_array().into_iter().flatten() {
+                let secret = &variable["valueFrom"]["secretKeyRef"];
+                let group =
+                    variable["name"].as_str().unwrap().strip_suffix("_AUTH_KEYS").map(str::to_lowercase);
+                assert_eq!(secret["key"].as_str(), group.as_deref(), "{name}: {variable}");
+                assert!(group.is_none() || secret["name"] == "courant-keys", "{name}: {variable}");
+            }
+        }
+    }
+    assert!(files > 30, "files are recognised: {files}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use tests::authority::{self, Authority, replace};
 use tests::fleet::free_port;
 use tests::fleet::specs::{Copies, raw_journals, stream_sum_journals, stream_sum_shards};
 use tests::load::Load;
+use tests::manifests::{environment, manifest};
 use tests::process::{Launch, Process, binary};
 
 /// Longest wait for what the processes do next.
@@ -52,15 +53,40 @@ impl Site {
     }
 
     fn start(&self, name: &str, program: PathBuf, args: &[&[String]]) -> Process {
+        self.start_in(name, program, args, &[])
+    }
+
+    /// With these variables in the environment.
+    fn start_in(
+        &self,
+        name: &str,
+        program: PathBuf,
+        args: &[&[String]],
+        environment: &[(String, String)],
+    ) -> Process {
         let work = self.path(name);
         std::fs::create_dir_all(&work).unwrap();
-        let launch = Launch::new(name, program, args.concat(), &work);
+        let mut launch = Launch::new(name, program, args.concat(), &work);
+        for (name, value) in environment {
+            launch = launch.env(name, value);
+        }
         Process::start(&launch.env("TMPDIR", work.to_str().unwrap()), &self.tasks).unwrap()
     }
 
     /// Starts a server, and gives its endpoint.
     async fn serve(&self, name: &str, program: &str, args: &[&[String]]) -> (Process, String) {
-        let mut process = self.start(name, binary(program), args);
+        self.serve_in(name, program, args, &[]).await
+    }
+
+    /// With these variables in the environment.
+    async fn serve_in(
+        &self,
+        name: &str,
+        program: &str,
+        args: &[&[String]],
+        environment: &[(String, String)],
+    ) -> (Process, String) {
+        let mut process = self.start_in(name, binary(program), args, environment);
         let endpoint = |line: &str| {
             let (_, rest) = line.split_once("serving on ")?;
             rest.split([',', ' ']).next().map(str::to_owned)
@@ -292,4 +318,65 @@ async fn one_machine_has_tls_with_the_etcd_of_its_broker() {
     let status = chunker.wait_exit(LIMIT).await.unwrap();
     assert!(status.success(), "{}", chunker.stderr_tail());
     assert!(chunker.stdout().contains("verified: streams=8"), "{}", chunker.stdout());
+}
+
+/// The component of Kubernetes for TLS and tokens, without Kubernetes: its environment, with files, keys and addresses of this
+/// machine in the place of those of a cluster.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_environment_of_the_kubernetes_component_makes_a_cluster() {
+    let site = Site::new();
+    let authority = Authority::new("ours").unwrap();
+    site.write("ca.pem", &authority.pem());
+    site.write("etcd-ca.pem", &authority.pem());
+    site.issue(&authority);
+    let (_etcd, etcd) = start_etcd(&site).await;
+
+    let of_test = |value: &str, broker: &str, consumer: &str| match value {
+        "file:tls.crt" => site.path("node.pem").display().to_string(),
+        "file:tls.key" => site.path("node.key").display().to_string(),
+        "file:ca.crt" => site.path("ca.pem").display().to_string(),
+        "secret:broker" => "YnJva2Vy".to_owned(),
+        "secret:consumer" => "Y29uc3VtZXI=".to_owned(),
+        "https://courant-etcd:2379" => etcd.clone(),
+        "https://courant:8080" => broker.to_owned(),
+        "https://courant-summer:8080" => consumer.to_owned(),
+        // Of the port for probes.
+        "8081" => "0".to_owned(),
+        other => panic!("{other} is not known"),
+    };
+    let store = site.path("store");
+    std::fs::create_dir_all(&store).unwrap();
+    let args = [
+        "serve".to_owned(),
+        "--broker.host=127.0.0.1".to_owned(),
+        "--broker.port=0".to_owned(),
+        format!("--broker.data-dir={}", site.path("broker").display()),
+        format!("--broker.file-root={}", store.display()),
+    ];
+    let of_broker = environment(&manifest("components/secure/broker.yaml"), "broker", |v| of_test(v, "", ""));
+    let (_broker, broker) = site.serve_in("broker", "courant", &[&args], &of_broker).await;
+    let of_consumer =
+        environment(&manifest("components/secure/consumer.yaml"), "summer", |v| of_test(v, &broker, ""));
+    let args = ["serve".to_owned(), "--consumer.host=127.0.0.1".to_owned()];
+    let (_summer, summer) = site.serve_in("summer", "summer", &[&args], &of_consumer).await;
+    assert!(broker.starts_with("https://") && summer.starts_with("https://"), "{broker} {summer}");
+
+    let copies = Copies { replication: 1, hot_standbys: 0 };
+    let journals = site.write("journals.yaml", &stream_sum_journals(copies).unwrap());
+    let shards = site.write("shards.yaml", &stream_sum_shards(copies).unwrap());
+    let apply = manifest("components/secure/apply.yaml");
+    let chunker = manifest("components/secure/chunker.yaml");
+    let steps: [(&str, &str, &serde_json::Value, &[&str]); 4] = [
+        ("journals", "courant", &apply, &["journals", "apply", "--specs", &journals]),
+        ("shards", "courant", &apply, &["shards", "apply", "--specs", &shards]),
+        ("await-journals", "courant", &chunker, &["journals", "list"]),
+        ("chunker", "chunker", &chunker, &["run", "--chunker.streams=8", "--chunker.chunks=8"]),
+    ];
+    for (container, program, workload, args) in steps {
+        let variables = environment(workload, container, |value| of_test(value, &broker, &summer));
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let mut process = site.start_in(container, binary(program), &[&args], &variables);
+        let status = process.wait_exit(LIMIT).await.unwrap();
+        assert!(status.success(), "{container}: {}", process.stderr_tail());
+    }
 }
