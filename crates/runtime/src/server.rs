@@ -8,6 +8,7 @@ mod traced;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -76,10 +77,13 @@ impl Listener {
         let socket = match address.strip_prefix("unix://") {
             Some(path) => {
                 let path = PathBuf::from(path);
-                // A socket file outlives the process that made it; one that refuses us is nobody's.
+                // A socket file outlives the process that made it; one that refuses us is nobody's. Files which are no sockets
+                // refuse us too, and are somebody's.
                 let refused = matches!(UnixStream::connect(&path).await,
                     Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused);
-                if refused {
+                if refused
+                    && tokio::fs::metadata(&path).await.is_ok_and(|found| found.file_type().is_socket())
+                {
                     tokio::fs::remove_file(&path).await.map_err(failed)?;
                 }
                 Socket::Unix(UnixListener::bind(&path).map_err(failed)?, path)

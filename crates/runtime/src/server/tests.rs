@@ -137,6 +137,15 @@ async fn a_unix_socket_is_served_replaced_when_stale_and_removed() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_no_socket_is_not_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("precious");
+    std::fs::write(&path, "content").unwrap();
+    assert!(Listener::bind(&format!("unix://{}", path.display())).await.is_err());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "content");
+}
+
+#[tokio::test]
 async fn an_open_request_is_finished_while_draining() {
     let release = std::sync::Arc::new(tokio::sync::Notify::new());
     let started = std::sync::Arc::new(tokio::sync::Notify::new());
