@@ -2,8 +2,10 @@
 //!
 //! [`Listener::bind`] opens the port, [`serve`] answers on it until its task group is cancelled and then lets open
 //! requests finish for a bounded time. Failing to accept (too many open files) slows the loop down and never ends it. With
-//! TLS, each connection's handshake is its own affair: a client that is silent, or not let in, holds up nobody.
+//! TLS, each connection's handshake is its own affair: a client that is silent, or not let in, holds up nobody. One that
+//! connects and then does not say what it wants is cut off.
 
+mod opening;
 mod traced;
 
 use std::future::Future;
@@ -27,6 +29,7 @@ use tonic::transport::server::TcpConnectInfo;
 use crate::grpc::{CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, STREAM_WINDOW_BYTES};
 use crate::tls::ServerTls;
 use crate::{BoxError, Clock, Metrics, OnError, TaskGroup, socket};
+use opening::Opening;
 
 /// Streams that one connection may have open. A consumer process reads a stream per journal over one connection.
 const CONCURRENT_STREAMS_MAX: u32 = 65_536;
@@ -245,6 +248,7 @@ fn start_connection<S>(
             }
         };
         let builder = connection_builder();
+        let (opening, stream) = Opening::of(stream);
         let connection =
             builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
         tokio::pin!(connection);
@@ -254,6 +258,10 @@ fn start_connection<S>(
             () = stop.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 clock.timeout(drain, connection).await.ok()
+            }
+            () = opening.missed(clock.clone()) => {
+                tracing::debug!(?peer, "connection closed: its client does not say what it wants");
+                return Ok(());
             }
         };
         if let Some(Err(error)) = outcome {

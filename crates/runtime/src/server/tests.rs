@@ -145,6 +145,36 @@ async fn a_file_that_is_no_socket_is_not_replaced() {
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "content");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_begin_is_cut_off_and_one_that_waits_for_its_answer_is_not() {
+    let clock = Clock::system();
+    let slow = Router::new().route(
+        "/slow",
+        get(move || {
+            let clock = clock.clone();
+            async move {
+                clock.sleep(Duration::from_secs(600)).await;
+                "done"
+            }
+        }),
+    );
+    let (endpoint, addr, tasks) = start("127.0.0.1:0", slow.merge(ready_router())).await;
+    for beginning in ["", "PRI * HTTP/2.0\r\n", "P"] {
+        let mut stream = TcpStream::connect(addr.unwrap()).await.unwrap();
+        stream.write_all(beginning.as_bytes()).await.unwrap();
+        // Closed, perhaps with something unread.
+        let mut answer = Vec::new();
+        let closed = Clock::system().timeout(Duration::from_secs(60), stream.read_to_end(&mut answer)).await;
+        assert!(closed.is_ok(), "{beginning:?}");
+    }
+    let response = http1(TcpStream::connect(addr.unwrap()).await.unwrap(), "/slow").await;
+    assert!(response.ends_with("done"), "{response}");
+    let channel = crate::grpc::channel(&endpoint).unwrap();
+    assert_eq!(http2(channel, &endpoint).await.unwrap().status().as_u16(), 200);
+    tasks.cancel();
+    tasks.join_within(DRAIN).await.unwrap();
+}
+
 #[tokio::test]
 async fn an_open_request_is_finished_while_draining() {
     let release = std::sync::Arc::new(tokio::sync::Notify::new());
