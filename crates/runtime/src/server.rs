@@ -129,7 +129,7 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                if let Err(error) = socket::prepare(&stream) {
+                if let Err(error) = socket::prepare_accepted(&stream) {
                     // The peer may be gone already, which the first read tells.
                     tracing::debug!(%error, "cannot set the options of a connection");
                 }

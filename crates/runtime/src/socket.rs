@@ -18,18 +18,24 @@ const KEEPALIVE_QUESTIONS: u32 = 3;
 /// How long the peer's machine may leave unacknowledged what was sent.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
 
-/// Sets the options of a new connection.
-pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
+/// Sets the options of a new connection to a server.
+pub(crate) fn prepare_dialled(stream: &TcpStream) -> io::Result<()> {
+    prepare_accepted(stream)?;
+    #[cfg(target_os = "linux")]
+    SockRef::from(stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+    Ok(())
+}
+
+/// Sets the options of a new connection of a client. It may leave unread what it is sent for as long as it likes, as one that
+/// reads a journal by HTTP/1 for a pager does, whereas [`UNACKNOWLEDGED_MAX`] would count that as not acknowledged. Whether
+/// clients live which speak HTTP/2, its pings tell.
+pub(crate) fn prepare_accepted(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_AFTER)
         .with_interval(KEEPALIVE_INTERVAL)
         .with_retries(KEEPALIVE_QUESTIONS);
-    socket.set_tcp_keepalive(&keepalive)?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
-    Ok(())
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
 #[cfg(test)]
@@ -40,10 +46,23 @@ mod tests {
     async fn a_connection_asks_for_signs_of_life() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        prepare(&stream).unwrap();
+        prepare_dialled(&stream).unwrap();
         let socket = SockRef::from(&stream);
         assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
         #[cfg(target_os = "linux")]
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED_MAX));
+    }
+
+    /// The timeout ends a connection, too, whose other side acknowledges everything and reads nothing.
+    #[tokio::test]
+    async fn a_client_may_read_as_slowly_as_it_likes() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        prepare_accepted(&stream).unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
+        #[cfg(target_os = "linux")]
+        assert_eq!(socket.tcp_user_timeout().unwrap(), None);
     }
 }

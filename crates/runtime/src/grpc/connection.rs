@@ -97,7 +97,7 @@ impl Target {
 
 async fn tcp(authority: &str) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(authority).await?;
-    socket::prepare(&stream)?;
+    socket::prepare_dialled(&stream)?;
     Ok(stream)
 }
 
