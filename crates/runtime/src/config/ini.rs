@@ -10,8 +10,9 @@
 //! A section is named after a group of options as `--help` shows it (`[Broker]`, `[Logging]`) or as flags begin with it
 //! (`[broker]`, `[log]`). In a file which several commands share, the command comes first: `[journals.Broker]`. Options of
 //! no group are in the section of their command, `[journals]`. Case does not matter in names, nor dashes and underscores
-//! in keys, so that `MaxAppendRate` and `max-append-rate` are one key. A key which no option has is ignored, so that one
-//! file can serve several versions of several programs.
+//! in keys, so that `MaxAppendRate` and `max-append-rate` are one key. A flag's whole name, `broker.max-append-rate`, is a key
+//! too, also ahead of all sections. A key which no option has is ignored, so that one file can serve several versions of
+//! several programs.
 //!
 //! A value takes the place of the option's default and environment variable before the command line is parsed.
 
@@ -156,7 +157,9 @@ impl Ini {
         let (sections, keys) = (name.sections(option, section), name.keys(option));
         let mut found = Vec::new();
         for entry in &mut self.entries {
-            if sections.contains(&entry.section.to_lowercase()) && keys.contains(&normal(&entry.key)) {
+            let is_in_section = sections.contains(&entry.section.to_lowercase());
+            let is_of_all = entry.section.is_empty() && normal(&entry.key) == normal(name.long);
+            if is_of_all || is_in_section && keys.contains(&normal(&entry.key)) {
                 entry.used = true;
                 found.push((entry.line, entry.value.clone()));
             }
@@ -197,14 +200,14 @@ fn parse_line(line: &str) -> Result<Line, String> {
         let name = header.strip_suffix(']').map(str::trim).filter(|name| !name.is_empty());
         return name.map(|name| Line::Section(name.to_owned())).ok_or("expected [section]".to_owned());
     }
-    let (key, value) = line.split_once('=').ok_or_else(|| format!("expected key = value, found {line:?}"))?;
-    let value = match value.trim() {
-        quoted if quoted.starts_with('"') => {
-            unquote(quoted).ok_or_else(|| format!("malformed quoted text {quoted}"))?
-        }
-        plain => plain.to_owned(),
+    // What stands there may be a secret: it is not shown.
+    let (key, value) = line.split_once('=').ok_or("expected key = value, found no equals sign")?;
+    let (key, value) = (key.trim(), value.trim());
+    let value = match value.starts_with('"') {
+        true => unquote(value).ok_or_else(|| format!("the value of {key} is malformed quoted text"))?,
+        false => value.to_owned(),
     };
-    Ok(Line::Value(key.trim().to_owned(), value))
+    Ok(Line::Value(key.to_owned(), value))
 }
 
 /// The text of a flag's value, as clap takes it.
@@ -279,7 +282,8 @@ impl<'a> OptionName<'a> {
 
     fn keys(&self, option: &Arg) -> BTreeSet<String> {
         let last = self.option.rsplit('.').next();
-        [Some(self.option), last, self.in_environment(option)].into_iter().flatten().map(normal).collect()
+        let names = [Some(self.long), Some(self.option), last, self.in_environment(option)];
+        names.into_iter().flatten().map(normal).collect()
     }
 }
 

@@ -136,8 +136,8 @@ fn mistakes_are_named_with_file_and_line() {
     for (text, expected) in [
         ("[Etcd", "a/gazette.ini:1: expected [section]"),
         ("\n[]", "a/gazette.ini:2: expected [section]"),
-        ("[Etcd]\nlease", "a/gazette.ini:2: expected key = value, found \"lease\""),
-        ("[Etcd]\nprefix = \"x", "a/gazette.ini:2: malformed quoted text \"x"),
+        ("[Etcd]\nlease", "a/gazette.ini:2: expected key = value, found no equals sign"),
+        ("[Etcd]\nprefix = \"x", "a/gazette.ini:2: the value of prefix is malformed quoted text"),
         (
             "[Etcd]\nLease = 20",
             "a/gazette.ini:2: invalid value '20' for '--etcd.lease <DURATION>': invalid duration \"20\"",
@@ -151,6 +151,23 @@ fn mistakes_are_named_with_file_and_line() {
         let error = with(text).unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");
     }
+}
+
+#[test]
+fn a_line_that_is_malformed_is_not_shown_as_it_may_hold_a_secret() {
+    for text in ["[Web]\nKeys = \"c2VjcmV0", "[Web]\nKeys = a\nc2VjcmV0"] {
+        let error = with(text).unwrap_err().to_string();
+        assert!(!error.contains("c2VjcmV0"), "{error}");
+    }
+}
+
+#[test]
+fn whole_names_of_flags_are_keys_and_need_no_section() {
+    for text in ["etcd.lease = 3s", "[Etcd]\netcd.lease = 3s", "etcd.lease = 3s\n[Etcd]\nPrefix = /p"] {
+        assert_eq!(serve(text, "program serve").etcd.lease.as_secs(), 3, "{text}");
+    }
+    assert_eq!(serve("Lease = 3s", "program serve").etcd.lease.as_secs(), 20, "several groups may have it");
+    assert_eq!(serve("[Web]\netcd.lease = 3s", "program serve").etcd.lease.as_secs(), 20);
 }
 
 #[test]
