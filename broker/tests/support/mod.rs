@@ -208,8 +208,7 @@ pub fn journal(name: &str) -> JournalSpec {
     }
 }
 
-/// Lets two paths change places in one step: a store which is exchanged for a file is never missing, which could be the
-/// moment between a write's check of the directory and the write, which makes the directory anew.
+/// Lets two paths change places in one step: a store which is exchanged for a file is never missing.
 pub fn exchange(one: &Path, other: &Path) {
     rustix::fs::renameat_with(
         rustix::fs::CWD,

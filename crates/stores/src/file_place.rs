@@ -4,8 +4,12 @@
 //! before any file is touched, and symbolic links below the root are not followed: not by operations, which fail, and
 //! not by listings, which pass over them with a log line. (The root itself may be reached through links.)
 //!
+//! A root that goes away is missing, and not empty: nothing reads it as empty or makes it again.
+//!
 //! A file is written as `NAME#N`, and renamed once it is complete. An upload whose process was killed leaves it behind: a
 //! listing that comes upon one for a fragment, and older than any upload takes, removes it.
+
+mod objects;
 
 use std::fs::{self, ReadDir};
 use std::io;
@@ -17,12 +21,12 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use object_store::ObjectStore;
-use object_store::local::LocalFileSystem;
 use proto::JournalName;
 use runtime::{Clock, TaskGroup};
 
 use crate::error::PlaceError;
 use crate::place::{Listed, Place};
+use objects::FileObjects;
 
 /// Longest element of a path, in bytes: the limit of Linux file systems, less the suffix (`#` and a number) of a file
 /// that is being uploaded.
@@ -40,7 +44,7 @@ const PARTIAL_PREFIX: &str = ".partial-";
 
 /// The directory of one file store.
 pub(crate) struct FilePlace {
-    objects: LocalFileSystem,
+    objects: FileObjects,
     root: PathBuf,
     /// The URL's own path, which is all that signed URLs show of the root: empty or ending in a slash.
     url_path: String,
@@ -65,20 +69,16 @@ impl FilePlace {
         if !root.is_dir() {
             return Err((directory, "it is not a directory".to_owned()));
         }
-        let objects = LocalFileSystem::new_with_prefix(&root)
-            .map_err(|error| (directory, error.to_string()))?
-            .with_fsync(true);
+        let objects =
+            FileObjects::new(&root, tasks.clone()).map_err(|error| (directory, error.to_string()))?;
         Ok(FilePlace { objects, root, url_path: url_path.to_owned(), clock, tasks })
     }
 }
 
-fn require_root(root: &Path) -> Result<(), PlaceError> {
+fn require_root(root: &Path) -> io::Result<()> {
     match root.is_dir() {
         true => Ok(()),
-        false => {
-            let problem = format!("the store's directory {} is missing", root.display());
-            Err(PlaceError::Io(io::Error::other(problem)))
-        }
+        false => Err(io::Error::other(format!("the store's directory {} is missing", root.display()))),
     }
 }
 
@@ -104,8 +104,7 @@ impl Place for FilePlace {
             let problem = format!("an element is {length} bytes long (expected at most {ELEMENT_BYTES_MAX})");
             return Err(PlaceError::Name(problem));
         }
-        // Writing would make it again: empty, which is what nobody may take the store for.
-        require_root(&self.root)?;
+        require_root(&self.root).map_err(PlaceError::Io)?;
         refuse_links(&self.root, &key)?;
         Ok(path)
     }
@@ -140,9 +139,10 @@ impl Place for FilePlace {
                 let next = tasks.spawn_blocking("list files", move || {
                     // A directory that is missing below the root has no files. A root that is missing is no empty store: nobody
                     // may take what it holds for lost. Before and after, since it may go, or come, in between.
-                    let listed = require_root(&walk.root)
+                    let required = |walk: &Walk| require_root(&walk.root).map_err(PlaceError::Io);
+                    let listed = required(&walk)
                         .and_then(|()| walk.next_batch())
-                        .and_then(|batch| require_root(&walk.root).map(|()| batch));
+                        .and_then(|batch| required(&walk).map(|()| batch));
                     (listed, walk)
                 });
                 let (batch, walk) = next.await;

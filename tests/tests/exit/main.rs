@@ -102,8 +102,7 @@ async fn what_a_failing_store_refuses_is_stored_by_the_next_process() {
 }
 
 /// Lets every write to the store fail, or succeed again. Who runs the tests may be root, whom permissions do not bind; then
-/// a file stands where the journals' directories should. The two change places in one step: a moment without either could
-/// be the one between a write's check of the directory and the write, which makes the directory anew.
+/// a file stands where the journals' directories should. The two change places in one step.
 fn forbid_writes(machine: &Machine, is_forbidden: bool) {
     let store = machine.store();
     let aside = machine.dir.path().join("store-aside");

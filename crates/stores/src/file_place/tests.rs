@@ -3,6 +3,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 
 use fragment::Codec;
+use object_store::ObjectStoreExt;
 
 use super::*;
 use crate::StoreError;
@@ -49,8 +50,6 @@ async fn files_have_the_protocols_layout() {
 #[tokio::test]
 async fn a_store_without_its_directory_is_not_an_empty_store() {
     let (root, store) = file_store();
-    // A health check which is writing by then would make the directory again.
-    store.checked_health().await;
     assert!(store.list(&journal("a/journal")).await.unwrap().is_empty(), "a journal without a directory");
     let aside = root.path().with_extension("aside");
     fs::rename(root.path(), &aside).unwrap();
@@ -61,6 +60,50 @@ async fn a_store_without_its_directory_is_not_an_empty_store() {
     assert!(error.contains("is missing") && !root.path().exists(), "{error}");
     fs::rename(&aside, root.path()).unwrap();
     assert!(store.list(&journal("a/journal")).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_directory_that_goes_away_at_any_time_is_not_made_again() {
+    let (root, store) = file_store();
+    let fragment = fragment_of("a/journal", 0, Codec::None, b"content");
+    let (objects, aside) = (store.place().objects(), root.path().with_extension("aside"));
+    let path = object_store::path::Path::parse(fragment.content_path()).unwrap();
+    // After an operation has seen it.
+    fs::rename(root.path(), &aside).unwrap();
+    objects.put(&path, "content".into()).await.unwrap_err();
+    assert!(objects.put_multipart(&path).await.is_err());
+    for error in [objects.get(&path).await.err().unwrap(), objects.delete(&path).await.unwrap_err()] {
+        assert!(!matches!(error, object_store::Error::NotFound { .. }), "{error}");
+    }
+    assert!(!root.path().exists());
+    fs::rename(&aside, root.path()).unwrap();
+
+    // In the middle of an upload, which then goes to where the directory is.
+    let mut upload = objects.put_multipart(&path).await.unwrap();
+    upload.put_part("con".into()).await.unwrap();
+    fs::rename(root.path(), &aside).unwrap();
+    upload.put_part("tent".into()).await.unwrap();
+    upload.complete().await.unwrap();
+    assert_eq!(fs::read(aside.join(fragment.content_path())).unwrap(), b"content");
+    assert!(!root.path().exists());
+    fs::rename(&aside, root.path()).unwrap();
+
+    // For good.
+    let mut upload = objects.put_multipart(&path).await.unwrap();
+    upload.put_part("content".into()).await.unwrap();
+    fs::remove_dir_all(root.path()).unwrap();
+    upload.complete().await.unwrap_err();
+    assert!(!root.path().exists());
+}
+
+#[tokio::test]
+async fn an_upload_that_comes_upon_a_link_fails_and_writes_nowhere() {
+    let (root, store) = file_store();
+    let outside = tempfile::tempdir().unwrap();
+    symlink(outside.path(), root.path().join("a")).unwrap();
+    let path = object_store::path::Path::parse("a/journal/x").unwrap();
+    store.place().objects().put(&path, "content".into()).await.unwrap_err();
+    assert_eq!(tree(outside.path()), Vec::<String>::new());
 }
 
 #[tokio::test]

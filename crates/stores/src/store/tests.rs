@@ -79,10 +79,16 @@ pub(crate) async fn read(store: &Store, fragment: &Fragment, offset: i64) -> Res
     Ok(content)
 }
 
+impl Store {
+    pub(crate) fn place(&self) -> &dyn Place {
+        &*self.shared.place
+    }
+}
+
 /// Puts raw bytes where the file of `fragment` is.
 pub(crate) async fn plant(store: &Store, fragment: &Fragment, stored: &[u8]) {
     let path = Path::parse(fragment.content_path()).unwrap();
-    store.shared.place.objects().put(&path, stored.to_vec().into()).await.unwrap();
+    store.place().objects().put(&path, stored.to_vec().into()).await.unwrap();
 }
 
 /// What is known of where objects can be entered.
