@@ -199,13 +199,19 @@ pub struct ShardMetrics {
 }
 
 impl ShardMetrics {
-    /// The shard went from one status to another; `None` is not being there.
+    /// The shard went from one status to another; `None` is not being there. One which is replaced may have the status of its
+    /// successor for a while, whose series is not to go away with it.
     pub fn status(&self, was: Option<&str>, now: Option<&str>) {
-        if let Some(was) = was {
-            drop(self.all.up.remove_label_values(&[&self.id, was]));
-        }
+        let _one_at_a_time = self.all.held();
         if let Some(now) = now {
-            self.all.up.with_label_values(&[&self.id, now]).set(1);
+            self.all.up.with_label_values(&[&self.id, now]).inc();
+        }
+        if let Some(was) = was {
+            let gauge = self.all.up.with_label_values(&[&self.id, was]);
+            gauge.dec();
+            if gauge.get() == 0 {
+                drop(self.all.up.remove_label_values(&[&self.id, was]));
+            }
         }
     }
 
@@ -384,6 +390,22 @@ mod tests {
         assert!(metrics.render().contains("/p/items/shard-a"), "it still runs");
         second.ended();
         assert!(!metrics.render().contains("shard-a"), "{}", metrics.render());
+    }
+
+    #[test]
+    fn a_shard_that_is_replaced_does_not_take_its_successors_status_away() {
+        let metrics = Metrics::new();
+        let all = ConsumerMetrics::new(&metrics);
+        let (first, second) = (all.shard("shard-a", "/p/shard-a"), all.shard("shard-a", "/p/shard-a"));
+        first.status(None, Some("PRIMARY"));
+        second.status(None, Some("IDLE"));
+        second.status(Some("IDLE"), Some("PRIMARY"));
+        first.status(Some("PRIMARY"), None);
+        let text = metrics.render();
+        assert!(text.contains(r#"gazette_shard_up{shard="shard-a",status="PRIMARY"} 1"#), "{text}");
+        assert!(!text.contains("IDLE"), "{text}");
+        second.status(Some("PRIMARY"), None);
+        assert!(!metrics.render().contains("PRIMARY"), "{}", metrics.render());
     }
 
     fn played() -> Played {
