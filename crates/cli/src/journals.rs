@@ -81,7 +81,8 @@ enum Command {
     /// Delete stored fragments which are older than their journal's retention.
     ///
     /// Works on the stores themselves, with credentials of your own; `--broker.file-root` says where `file://` stores are.
-    /// A journal whose retention is zero, or not given, keeps everything.
+    /// A journal whose retention is zero, or not given, keeps everything. With an access token, it must be one that reaches all
+    /// journals: what is below the name of a journal belongs to it unless there is a journal of that name.
     #[command(after_help = "Examples:\n  \
         courant journals prune -l name:prefix=examples/ --dry-run\n  \
         courant journals prune -l name:prefix=examples/ --broker.file-root courant-data/fragments")]

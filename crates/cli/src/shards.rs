@@ -89,6 +89,7 @@ enum Command {
     ///
     /// A log is kept whole until its shard has stored all of its hints, which takes as many recoveries as it has backups of
     /// hints. Shards of other consumers which were forked from this one's are not known: do not prune logs that they use.
+    /// Nor are shards and journals which an access token does not reach: use one that reaches all.
     /// Works on the stores of the logs, with this command's own credentials, and --broker.file-root for file stores.
     #[command(after_help = "Examples:\n  \
         courant shards prune -l id:prefix=summer/ --dry-run\n  \
