@@ -14,11 +14,13 @@ mod driver;
 mod fixtures;
 mod max_flow;
 mod metrics;
+mod room;
 mod schema;
 mod solver;
 mod state;
 
 pub use driver::{AllocError, run};
 pub use max_flow::MaxFlowSolver;
+pub use room::others_have_room;
 pub use schema::Allocatable;
 pub use solver::{Assignment, Problem, ProblemItem, ProblemMember, Solver};

@@ -44,6 +44,7 @@ const PURE: &[&str] = &[
     "crates/allocator/src/max_flow.rs",
     "crates/allocator/src/max_flow/path.rs",
     "crates/allocator/src/max_flow/placing.rs",
+    "crates/allocator/src/room.rs",
     "crates/allocator/src/solver.rs",
     "crates/allocator/src/state.rs",
     "crates/auth/src/authorizer.rs",
