@@ -2,6 +2,7 @@
 
 use crate::table::Table;
 use crate::terminal;
+use recoverylog::{Deleted, Mode};
 use runtime::BoxError;
 use std::error::Error;
 use std::io::{self, Write};
@@ -80,6 +81,14 @@ pub fn bytes_text(bytes: u64) -> String {
 /// `count` things: `1 journal`, `2 journals`.
 pub fn count_text(count: usize, thing: &str) -> String {
     format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
+/// What pruning did, or would do: `deleted 1 of 3 fragments (1.0 KiB of 3.0 MiB)`.
+pub fn deleted_text(fragments: Deleted, mode: Mode) -> String {
+    let Deleted { listed, listed_bytes, deleted, deleted_bytes } = fragments;
+    let verb = if mode == Mode::DryRun { "would delete" } else { "deleted" };
+    let listed = count_text(usize::try_from(listed).unwrap_or(usize::MAX), "fragment");
+    format!("{verb} {deleted} of {listed} ({} of {})", bytes_text(deleted_bytes), bytes_text(listed_bytes))
 }
 
 #[cfg(test)]

@@ -26,6 +26,15 @@ pub struct Deleted {
     pub deleted_bytes: u64,
 }
 
+impl std::ops::AddAssign for Deleted {
+    fn add_assign(&mut self, other: Deleted) {
+        self.listed += other.listed;
+        self.listed_bytes += other.listed_bytes;
+        self.deleted += other.deleted;
+        self.deleted_bytes += other.deleted_bytes;
+    }
+}
+
 /// Whether to delete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {

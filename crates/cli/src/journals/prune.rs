@@ -5,13 +5,14 @@
 //! unless its specification says where it goes on. A journal without retention keeps everything, and so does a recovery log:
 //! what of it is needed only its shard's hints tell.
 
-use crate::output::{bytes_text, count_text, print};
+use crate::output::{count_text, deleted_text, print};
 use crate::session::{SelectorArgs, Session};
 use crate::terminal::{Output, Progress};
 use broker::{RetentionPlan, is_of_another_journal, retention_of};
 use futures::{StreamExt, TryStreamExt};
 use proto::JournalName;
 use proto::protocol::{JournalSpec, LabelSelector};
+use recoverylog::{Deleted, Mode};
 use runtime::BoxError;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -39,33 +40,19 @@ pub struct PruneArgs {
 struct Counts {
     journals: usize,
     kept_for_ever: usize,
-    listed: usize,
-    listed_bytes: u64,
-    deleted: usize,
-    deleted_bytes: u64,
+    fragments: Deleted,
 }
 
 impl Counts {
     fn add(&mut self, other: Counts) {
         self.journals += other.journals;
         self.kept_for_ever += other.kept_for_ever;
-        self.listed += other.listed;
-        self.listed_bytes += other.listed_bytes;
-        self.deleted += other.deleted;
-        self.deleted_bytes += other.deleted_bytes;
+        self.fragments += other.fragments;
     }
 
-    fn text(&self, dry_run: bool) -> String {
-        let verb = if dry_run { "would delete" } else { "deleted" };
-        format!(
-            "{verb} {} of {} ({} of {}) of {}; {} kept for ever",
-            self.deleted,
-            count_text(self.listed, "fragment"),
-            bytes_text(self.deleted_bytes),
-            bytes_text(self.listed_bytes),
-            count_text(self.journals, "journal"),
-            self.kept_for_ever
-        )
+    fn text(&self, mode: Mode) -> String {
+        let journals = count_text(self.journals, "journal");
+        format!("{} of {journals}; {} kept for ever", deleted_text(self.fragments, mode), self.kept_for_ever)
     }
 }
 
@@ -75,7 +62,7 @@ struct Pruner<'a> {
     stores: Stores,
     /// Names of all journals.
     names: BTreeSet<String>,
-    dry_run: bool,
+    mode: Mode,
 }
 
 /// Runs the command. Prints each deleted fragment, with its store.
@@ -86,7 +73,8 @@ pub async fn run(session: &Session, args: PruneArgs) -> Result<(), BoxError> {
     let all = session.client.list(LabelSelector::default());
     let all = session.request("listing all journals", all).await?;
     let names = all.journals.into_iter().filter_map(|journal| journal.spec).map(|spec| spec.name).collect();
-    let pruner = Pruner { session, stores: session.stores(), names, dry_run: args.dry_run };
+    let mode = if args.dry_run { Mode::DryRun } else { Mode::Delete };
+    let pruner = Pruner { session, stores: session.stores(), names, mode };
 
     let total = specs.len();
     let outcomes = futures::stream::iter(specs).map(|spec| pruner.prune(spec));
@@ -105,7 +93,7 @@ pub async fn run(session: &Session, args: PruneArgs) -> Result<(), BoxError> {
         }
     }
     drop(progress);
-    eprintln!("{}", counts.text(args.dry_run));
+    eprintln!("{}", counts.text(mode));
     if failed > 0 {
         return Err(format!("{failed} of {} failed", count_text(total, "journal")).into());
     }
@@ -123,7 +111,7 @@ impl Pruner<'_> {
         loop {
             let outcome = self.pass(&spec, retention, &mut counts).await;
             match outcome {
-                Ok(DELETIONS_MAX) if !self.dry_run => {}
+                Ok(DELETIONS_MAX) if self.mode == Mode::Delete => {}
                 Ok(_) => return (counts, Ok(())),
                 Err(error) => return (counts, Err(format!("pruning {}: {error}", spec.name).into())),
             }
@@ -151,12 +139,13 @@ impl Pruner<'_> {
         }
         let resumes_at = spec.suspend.as_ref().map_or(0, |suspend| suspend.offset);
         let (expired, kept) = plan.finish(resumes_at);
-        (counts.listed, counts.listed_bytes) =
-            (counts.listed.max(kept.listed), counts.listed_bytes.max(kept.listed_bytes));
+        let fragments = &mut counts.fragments;
+        fragments.listed = fragments.listed.max(kept.listed as u64);
+        fragments.listed_bytes = fragments.listed_bytes.max(kept.listed_bytes);
         let due = expired.len();
         let deletions = futures::stream::iter(expired).map(|fragment| async move {
             let url = fragment.backing_store.as_deref().unwrap_or_default();
-            if !self.dry_run {
+            if self.mode == Mode::Delete {
                 self.stores.get(url)?.remove(&fragment).await?;
             }
             let bytes = u64::try_from(fragment.len()).unwrap_or(0);
@@ -164,8 +153,8 @@ impl Pruner<'_> {
         });
         let mut deletions = deletions.buffered(DELETIONS_AT_ONCE);
         while let Some((bytes, line)) = deletions.try_next().await? {
-            counts.deleted += 1;
-            counts.deleted_bytes += bytes;
+            counts.fragments.deleted += 1;
+            counts.fragments.deleted_bytes += bytes;
             print(&line)?;
         }
         Ok(due)
@@ -178,13 +167,15 @@ mod tests {
 
     #[test]
     fn counts_are_told_in_one_line() {
-        let mut counts = Counts { journals: 1, listed: 3, listed_bytes: 3 << 20, ..Counts::default() };
+        let fragments = Deleted { listed: 3, listed_bytes: 3 << 20, ..Deleted::default() };
+        let mut counts = Counts { journals: 1, fragments, ..Counts::default() };
         counts.add(Counts { journals: 1, kept_for_ever: 1, ..Counts::default() });
-        counts.add(Counts { deleted: 1, deleted_bytes: 1024, ..Counts::default() });
+        let fragments = Deleted { deleted: 1, deleted_bytes: 1024, ..Deleted::default() };
+        counts.add(Counts { fragments, ..Counts::default() });
         assert_eq!(
-            counts.text(true),
+            counts.text(Mode::DryRun),
             "would delete 1 of 3 fragments (1.0 KiB of 3.0 MiB) of 2 journals; 1 kept for ever"
         );
-        assert!(counts.text(false).starts_with("deleted 1 of"));
+        assert!(counts.text(Mode::Delete).starts_with("deleted 1 of"));
     }
 }

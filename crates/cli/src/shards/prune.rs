@@ -5,7 +5,7 @@
 //! directly, with the credentials of whoever runs it; brokers notice at their next listing.
 
 use super::ShardSession;
-use crate::output::{bytes_text, count_text, is_broken_pipe, print};
+use crate::output::{count_text, deleted_text, is_broken_pipe, print};
 use crate::session::SelectorArgs;
 use crate::terminal::{Output, Progress};
 use broker::is_of_another_journal;
@@ -54,20 +54,13 @@ impl Counts {
         self.skipped += other.skipped;
         self.denied += other.denied;
         self.failed += other.failed;
-        self.fragments.listed += other.fragments.listed;
-        self.fragments.listed_bytes += other.fragments.listed_bytes;
-        self.fragments.deleted += other.fragments.deleted;
-        self.fragments.deleted_bytes += other.fragments.deleted_bytes;
+        self.fragments += other.fragments;
     }
 
     fn text(&self, mode: Mode) -> String {
-        let Deleted { listed, listed_bytes, deleted, deleted_bytes } = self.fragments;
-        let verb = if mode == Mode::DryRun { "would delete" } else { "deleted" };
         format!(
-            "{verb} {deleted} of {} ({} of {}) of {}; skipped {}; failed: {}; permission denied: {}",
-            count_text(usize::try_from(listed).unwrap_or(usize::MAX), "fragment"),
-            bytes_text(deleted_bytes),
-            bytes_text(listed_bytes),
+            "{} of {}; skipped {}; failed: {}; permission denied: {}",
+            deleted_text(self.fragments, mode),
             count_text(self.shards, "shard"),
             count_text(self.skipped, "log"),
             self.failed,
