@@ -12,7 +12,10 @@ use fragment::compress::Levels;
 use fragment::index::OFFSET_JUMP_AGE_SECONDS;
 use keyspace::KeyPrefix;
 use proto::Invalid;
-use runtime::config::{ConfigError, DebugArgs, EtcdArgs, LogArgs, Secret, parse_duration};
+use runtime::config::{
+    ANY_HOST, ConfigError, DebugArgs, EtcdArgs, LOOPBACK, LogArgs, Secret, bind_address, given, listen,
+    parse_duration,
+};
 use runtime::tls::{ClientTlsFiles, ServerTlsFiles};
 use runtime::{Clock, Entropy, Metrics, grpc};
 use stores::{Environment, StoreTimes};
@@ -22,10 +25,7 @@ use crate::key_space::DEFAULT_PREFIX;
 use crate::spool::{Durability, OsDisk, SpoolDisk};
 
 /// Where a broker that embeds etcd listens.
-const EMBEDDED_HOST: &str = "127.0.0.1";
 const EMBEDDED_PORT: &str = "8080";
-/// Where a broker listens that is not for its own machine alone.
-const ANY_HOST: &str = "0.0.0.0";
 /// Lease of a broker that embeds etcd. Nobody outlives it who could take its journals over, so that a stopped and
 /// resumed process need not lose them; the process that follows it evicts it at once.
 const EMBEDDED_LEASE: Duration = Duration::from_secs(3600);
@@ -354,8 +354,8 @@ impl BrokerOptions {
         BrokerOptions {
             zone: "local".to_owned(),
             id: None,
-            bind: format!("{EMBEDDED_HOST}:0"),
-            host: EMBEDDED_HOST.to_owned(),
+            bind: format!("{LOOPBACK}:0"),
+            host: LOOPBACK.to_owned(),
             server_tls: None,
             peer_tls: ClientTlsFiles::default(),
             etcd_tls: ClientTlsFiles::default(),
@@ -407,7 +407,9 @@ impl BrokerOptions {
         let auth_keys = parse_keys(broker.auth_keys.as_ref())?;
         let choice = etcd.address().map_or(EtcdChoice::Embedded, |a| EtcdChoice::Address(a.to_owned()));
         let is_embedded = choice == EtcdChoice::Embedded;
-        let (bind, host) = listen(is_embedded, given(broker.host), given(broker.port))?;
+        let port = given(broker.port);
+        let port = port.as_deref().unwrap_or(if is_embedded { EMBEDDED_PORT } else { "0" });
+        let (bind, host) = listen(is_embedded, given(broker.host), port).map_err(OptionsError::HostName)?;
         if is_embedded && auth_keys.is_some() && bind.starts_with(ANY_HOST) {
             let problem = "the embedded etcd knows no tokens, and would be open to whoever reaches this host; \
                            give --etcd.address, or leave out --broker.host";
@@ -465,39 +467,6 @@ fn parse_keys(keys: Option<&Secret>) -> Result<Option<Keys>, ConfigError> {
     parsed.map_err(|error| ConfigError::Invalid { option: "broker.auth-keys", problem: error.to_string() })
 }
 
-/// An option that was given; an empty environment variable counts as none.
-fn given(option: Option<String>) -> Option<String> {
-    option.filter(|value| !value.is_empty())
-}
-
-/// The address to listen on and the host to advertise.
-fn listen(
-    is_embedded: bool,
-    host: Option<String>,
-    port: Option<String>,
-) -> Result<(String, String), OptionsError> {
-    let is_loopback = is_embedded && host.as_deref().is_none_or(|h| matches!(h, "localhost" | EMBEDDED_HOST));
-    let port = port.unwrap_or_else(|| if is_embedded { EMBEDDED_PORT } else { "0" }.to_owned());
-    let host = match host {
-        Some(host) => host,
-        None if is_embedded => EMBEDDED_HOST.to_owned(),
-        None => host_name().map_err(OptionsError::HostName)?,
-    };
-    Ok((bind_address(is_loopback, &port), host))
-}
-
-fn bind_address(is_loopback: bool, port: &str) -> String {
-    match (port.starts_with("unix://"), is_loopback) {
-        (true, _) => port.to_owned(),
-        (false, true) => format!("{EMBEDDED_HOST}:{port}"),
-        (false, false) => format!("{ANY_HOST}:{port}"),
-    }
-}
-
-fn host_name() -> std::io::Result<String> {
-    Ok(std::fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -532,7 +501,7 @@ mod tests {
     #[test]
     fn with_etcd_defaults_are_those_of_a_cluster() {
         let got = options(&["--etcd.address=http://etcd:2379", "--debug.port=9"]).unwrap();
-        assert_eq!((got.bind.as_str(), got.host), ("0.0.0.0:0", host_name().unwrap()));
+        assert_eq!((got.bind.as_str(), got.host), ("0.0.0.0:0", listen(false, None, "0").unwrap().1));
         assert_eq!(got.etcd, EtcdChoice::Address("http://etcd:2379".to_owned()));
         assert_eq!((got.lease_ttl, got.debug_bind.as_deref()), (Duration::from_secs(20), Some("0.0.0.0:9")));
     }

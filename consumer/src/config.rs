@@ -10,7 +10,8 @@ use auth::{Authorizer, Keys};
 use keyspace::KeyPrefix;
 use proto::{Invalid, MemberId};
 use runtime::config::{
-    BrokerClientArgs, ConfigError, DebugArgs, EtcdArgs, LogArgs, Secret, parse_duration, pet_name,
+    BrokerClientArgs, ConfigError, DebugArgs, EtcdArgs, LOOPBACK, LogArgs, Secret, bind_address, given,
+    listen, parse_duration, pet_name,
 };
 use runtime::tls::{ClientTlsFiles, ServerTlsFiles};
 use runtime::{Clock, Entropy, Metrics, grpc};
@@ -18,7 +19,6 @@ use runtime::{Clock, Entropy, Metrics, grpc};
 use crate::prune::INTERVAL as PRUNE_INTERVAL;
 use crate::shard::hint_pace::GROWTH_BYTES;
 
-const LOOPBACK: &str = "127.0.0.1";
 /// What the names of groups begin with.
 const PREFIX: &str = "/gazette/consumers";
 
@@ -256,7 +256,9 @@ impl ConsumerOptions {
         let (broker_tls, etcd_tls) = (broker.tls.options().client()?, etcd.tls.options().client()?);
         let auth_keys = parse_keys(consumer.auth_keys.as_ref())?;
         let is_single = etcd.address().is_none();
-        let (bind, host) = listen(is_single, given(consumer.host), given(consumer.port))?;
+        let port = given(consumer.port);
+        let port = port.as_deref().unwrap_or("0");
+        let (bind, host) = listen(is_single, given(consumer.host), port).map_err(OptionsError::HostName)?;
         let entropy = Entropy::system();
         let suffix = given(consumer.id).unwrap_or_else(|| pet_name(&entropy));
         let prefix = given(etcd.prefix.clone()).unwrap_or_else(|| format!("{PREFIX}/{app}"));
@@ -300,39 +302,6 @@ fn parse_keys(keys: Option<&Secret>) -> Result<Option<Keys>, ConfigError> {
     parsed.map_err(|error| ConfigError::Invalid { option: "consumer.auth-keys", problem: error.to_string() })
 }
 
-/// An option that was given; an empty environment variable counts as none.
-fn given(option: Option<String>) -> Option<String> {
-    option.filter(|value| !value.is_empty())
-}
-
-/// The address to listen on and the host to advertise.
-fn listen(
-    is_single: bool,
-    host: Option<String>,
-    port: Option<String>,
-) -> Result<(String, String), OptionsError> {
-    let is_loopback = is_single && host.as_deref().is_none_or(|host| matches!(host, "localhost" | LOOPBACK));
-    let bind = bind_address(is_loopback, port.as_deref().unwrap_or("0"));
-    let host = match host {
-        Some(host) => host,
-        None if is_single => LOOPBACK.to_owned(),
-        None => host_name().map_err(OptionsError::HostName)?,
-    };
-    Ok((bind, host))
-}
-
-fn bind_address(is_loopback: bool, port: &str) -> String {
-    match (port.starts_with("unix://"), is_loopback) {
-        (true, _) => port.to_owned(),
-        (false, true) => format!("{LOOPBACK}:{port}"),
-        (false, false) => format!("0.0.0.0:{port}"),
-    }
-}
-
-fn host_name() -> std::io::Result<String> {
-    Ok(std::fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -366,7 +335,7 @@ mod tests {
     #[test]
     fn with_etcd_defaults_are_those_of_a_cluster() {
         let got = options(&["--etcd.address=http://etcd:2379", "--etcd.prefix=/my/group"]).unwrap();
-        assert_eq!((got.bind.as_str(), got.host), ("0.0.0.0:0", host_name().unwrap()));
+        assert_eq!((got.bind.as_str(), got.host), ("0.0.0.0:0", listen(false, None, "0").unwrap().1));
         assert_eq!((got.etcd.as_str(), got.prefix.as_str()), ("http://etcd:2379", "/my/group"));
     }
 

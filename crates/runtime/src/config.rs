@@ -5,6 +5,7 @@
 
 mod duration;
 mod ini;
+mod listen;
 mod names;
 mod print;
 mod program;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 pub use duration::{format_duration, parse_duration};
 pub use ini::{Ini, IniError};
+pub use listen::{ANY_HOST, LOOPBACK, bind_address, listen};
 pub use names::pet_name;
 pub use print::{config_text, given_options};
 pub use program::{parse_command_line, version_line, with_ini};
@@ -37,6 +39,11 @@ pub enum ConfigError {
         /// What was found and what was expected.
         problem: String,
     },
+}
+
+/// The value of an option that was given; an empty one, as of an empty environment variable, counts as none.
+pub fn given(option: Option<String>) -> Option<String> {
+    option.filter(|value| !value.is_empty())
 }
 
 /// How much is logged.
