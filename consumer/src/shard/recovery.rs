@@ -27,6 +27,9 @@ use crate::hints::{self, HintsStoreError};
 /// other one has not committed by then is done again.
 const PREDECESSOR_LIMIT: Duration = Duration::from_secs(5);
 
+/// Bytes of a shard's id that the name of its directory has: ids may have 512, and names of files 255.
+const ID_BYTES_MAX: usize = 200;
+
 /// A replica which plays the shard's log, or has nothing to play.
 pub struct Standby {
     playing: Option<Playing>,
@@ -246,7 +249,9 @@ async fn check_log<A: Application>(process: &SharedProcess<A>, log: &str) -> Res
 
 /// A new directory for the files of a shard, below that of temporary files.
 async fn new_directory(tasks: &TaskGroup, id: &str) -> Result<PathBuf, BoxError> {
-    let prefix = format!("{}-", id.replace('/', "_"));
+    // Ids differ at their ends.
+    let begin = (id.len().saturating_sub(ID_BYTES_MAX)..).find(|at| id.is_char_boundary(*at)).unwrap_or(0);
+    let prefix = format!("{}-", id[begin..].replace('/', "_"));
     let make = move || tempfile::Builder::new().prefix(&prefix).tempdir().map(tempfile::TempDir::keep);
     let made = tasks.spawn_blocking("make directory", make).await;
     made.map_err(|error| format!("making a directory for the shard's files: {error}").into())
@@ -262,5 +267,21 @@ pub async fn remove(tasks: &TaskGroup, directory: PathBuf) {
         && error.kind() != std::io::ErrorKind::NotFound
     {
         tracing::warn!(directory = %directory.display(), %error, "cannot remove the files of a shard");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_shard_with_the_longest_id_has_a_directory() {
+        let tasks = TaskGroup::new("test");
+        for id in ["/a/shard".to_owned(), "x".repeat(512), format!("{}x", "é/".repeat(170))] {
+            let directory = new_directory(&tasks, &id).await.unwrap();
+            assert!(directory.is_dir(), "{id}");
+            remove(&tasks, directory.clone()).await;
+            assert!(!directory.exists(), "{id}");
+        }
     }
 }
