@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use auth::{Access, Capability};
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt};
 use proto::protocol::journal_server::Journal;
@@ -83,10 +84,12 @@ impl JournalService {
     }
 
     /// Runs a request that has one answer. `status_of` says which status the answer has.
+    ///
+    /// The future which makes the answer is large, and so would be each which holds it: it is passed on as a pointer.
     async fn unary<T>(
         &self,
         operation: &'static str,
-        answer: impl Future<Output = Result<T, tonic::Status>>,
+        answer: BoxFuture<'_, Result<T, tonic::Status>>,
         status_of: impl FnOnce(&T) -> Status,
     ) -> Answer<T> {
         let mut completion = Completion::begin(&self.metrics, operation);
@@ -109,7 +112,7 @@ impl JournalService {
     async fn streaming<T: Send + 'static>(
         &self,
         operation: &'static str,
-        answer: impl Future<Output = Result<BoxStream<'static, Result<T, tonic::Status>>, tonic::Status>>,
+        answer: BoxFuture<'_, Result<BoxStream<'static, Result<T, tonic::Status>>, tonic::Status>>,
         status_of: fn(&T) -> Status,
     ) -> Answer<BoxStream<'static, Result<T, tonic::Status>>> {
         let mut completion = Completion::begin(&self.metrics, operation);
@@ -136,7 +139,7 @@ impl Journal for JournalService {
             let listed = async { self.shell().await?.list(request.into_inner(), &access).await };
             self.stream_until_expiry(&access, listed).await
         };
-        self.streaming("List", answer, ListResponse::status).await
+        self.streaming("List", answer.boxed(), ListResponse::status).await
     }
 
     async fn apply(&self, request: Request<ApplyRequest>) -> Answer<ApplyResponse> {
@@ -145,7 +148,7 @@ impl Journal for JournalService {
             let applied = async { self.shell().await?.apply(request.into_inner(), &access).await };
             before_expiry(self.gate.clock(), &access, applied).await?
         };
-        self.unary("Apply", answer, ApplyResponse::status).await
+        self.unary("Apply", answer.boxed(), ApplyResponse::status).await
     }
 
     async fn read(&self, request: Request<ReadRequest>) -> Answer<Self::ReadStream> {
@@ -154,7 +157,7 @@ impl Journal for JournalService {
             let read = async { self.shell().await?.read(request.into_inner(), &access).await };
             self.stream_until_expiry(&access, read).await
         };
-        self.streaming("Read", answer, ReadResponse::status).await
+        self.streaming("Read", answer.boxed(), ReadResponse::status).await
     }
 
     async fn append(&self, request: Request<Streaming<AppendRequest>>) -> Answer<AppendResponse> {
@@ -165,7 +168,7 @@ impl Journal for JournalService {
             self.note_write_head(&shell, &response);
             Ok(response)
         };
-        self.unary("Append", answer, AppendResponse::status).await
+        self.unary("Append", answer.boxed(), AppendResponse::status).await
     }
 
     async fn replicate(
@@ -177,7 +180,7 @@ impl Journal for JournalService {
             let shell = self.shell().await?;
             replicate::serve(&shell.resolver, self.gate.clock(), &access, request.into_inner()).await
         };
-        self.streaming("Replicate", answer, ReplicateResponse::status).await
+        self.streaming("Replicate", answer.boxed(), ReplicateResponse::status).await
     }
 
     async fn list_fragments(&self, request: Request<FragmentsRequest>) -> Answer<FragmentsResponse> {
@@ -186,7 +189,7 @@ impl Journal for JournalService {
             let listed = async { self.shell().await?.list_fragments(request.into_inner(), &access).await };
             before_expiry(self.gate.clock(), &access, listed).await?
         };
-        self.unary("ListFragments", answer, FragmentsResponse::status).await
+        self.unary("ListFragments", answer.boxed(), FragmentsResponse::status).await
     }
 
     async fn fragment_store_health(
@@ -199,7 +202,7 @@ impl Journal for JournalService {
                 async { self.shell().await?.fragment_store_health(request.into_inner(), &access).await };
             before_expiry(self.gate.clock(), &access, checked).await?
         };
-        self.unary("FragmentStoreHealth", answer, FragmentStoreHealthResponse::status).await
+        self.unary("FragmentStoreHealth", answer.boxed(), FragmentStoreHealthResponse::status).await
     }
 }
 
@@ -295,7 +298,7 @@ fn readable_status(resolution: &Resolution) -> Status {
 /// The answer, or an error in place of a panic.
 async fn caught<T>(
     operation: &str,
-    answer: impl Future<Output = Result<T, tonic::Status>>,
+    answer: BoxFuture<'_, Result<T, tonic::Status>>,
 ) -> Result<T, tonic::Status> {
     match AssertUnwindSafe(answer).catch_unwind().await {
         Ok(answer) => answer,
@@ -374,13 +377,13 @@ mod tests {
         let (_shells, shell) = watch::channel(None);
         let service = service(shell, &registry);
         let panics = async { panic!("of one request") };
-        let error = service.unary("Apply", panics, ApplyResponse::status).await.unwrap_err();
+        let error = service.unary("Apply", panics.boxed(), ApplyResponse::status).await.unwrap_err();
         assert_eq!(
             (error.code(), error.message()),
             (tonic::Code::Internal, "Apply panicked: of one request")
         );
         let answers = async { Ok(ApplyResponse::default()) };
-        service.unary("Apply", answers, ApplyResponse::status).await.unwrap();
+        service.unary("Apply", answers.boxed(), ApplyResponse::status).await.unwrap();
         let metrics = registry.render();
         for line in
             [r#"totals{operation="Apply",status="<error>"} 1"#, r#"totals{operation="Apply",status="ok"} 1"#]

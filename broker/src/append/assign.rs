@@ -1,6 +1,7 @@
 //! What an append writes to etcd: the journal's route, and its suspension (journal protocol §5.2). The transactions are
 //! built by pure functions; losing one means that somebody else was faster, and resolving again shows what they did.
 
+use bytes::Bytes;
 use keyspace::{Compare, Etcd, EtcdError, Op, PutLease, Txn};
 use prost::Message;
 use proto::protocol::journal_spec::Suspend;
@@ -14,26 +15,27 @@ use crate::resolution::{Assigned, Item};
 /// The transaction which makes `route` the value of every assignment that has another; `None` if none has. With it goes
 /// `mark`, which says that these replicas are those that acknowledge appends from now on. A journal that was made again may
 /// find assignments of its former self, with this very route, but has no mark: `must_mark` asks for it anyhow.
+///
+/// Every append asks, and hardly any has something to write: until then nothing is built.
 pub(super) fn publish_route(
     route: &Route,
     assignments: &[Assigned],
-    mark: Option<Op>,
+    mark: Option<impl FnOnce() -> Op>,
     must_mark: bool,
     key: impl Fn(&Assigned) -> String,
 ) -> Option<Txn> {
-    let value = route.without_endpoints().encode_to_vec();
     let differs = |assigned: &&Assigned| !assigned.route.equivalent(route);
-    let put = |assigned: &Assigned| Op::Put {
-        key: key(assigned),
-        value: value.clone().into(),
-        lease: PutLease::Keep,
-    };
-    let mut then: Vec<Op> = assignments.iter().filter(differs).map(put).collect();
-    let compares = unchanged(assignments, &key);
-    if !then.is_empty() || must_mark {
-        then.extend(mark);
+    let stale: Vec<&Assigned> = assignments.iter().filter(differs).collect();
+    let mark = mark.filter(|_| must_mark || !stale.is_empty());
+    if stale.is_empty() && mark.is_none() {
+        return None;
     }
-    (!then.is_empty()).then(|| Txn { compares, then, or_else: Vec::new() })
+    let value: Bytes = route.without_endpoints().encode_to_vec().into();
+    let put =
+        |assigned: &Assigned| Op::Put { key: key(assigned), value: value.clone(), lease: PutLease::Keep };
+    let mut then: Vec<Op> = stale.into_iter().map(put).collect();
+    then.extend(mark.map(|mark| mark()));
+    Some(Txn { compares: unchanged(assignments, &key), then, or_else: Vec::new() })
 }
 
 /// The transaction which changes the suspension of the journal whose item is under `item_key`.
@@ -87,7 +89,8 @@ mod tests {
         let route = Route { members: vec![member("me").to_proto()], primary: 0, ..Route::unrouted() };
         let key = AssignmentKey { item: "a/journal".into(), member: member("me"), slot: 0 };
         let assigned = Assigned { key, route: Arc::new(value), mod_revision: Revision(5) };
-        let txn = publish_route(&route, &[assigned], mark, must_mark, |_| "assignment".to_owned());
+        let txn =
+            publish_route(&route, &[assigned], mark.map(|op| || op), must_mark, |_| "assignment".to_owned());
         let Some(txn) = txn else { return Vec::new() };
         assert_eq!(txn.compares.len(), 1);
         let keys = txn.then.into_iter().map(|op| match op {

@@ -151,7 +151,8 @@ impl<S: Schema> Mirror<S> {
                 changed = space.changed() => changed.is_ok(),
                 changed = progress.changed() => changed.is_ok(),
                 () = clock.sleep(ask_after.next()) => {
-                    if self.shared.is_unchanged_through(&current, revision).await {
+                    // On the heap: requests to etcd are large, and every request to a broker would keep room for one.
+                    if Box::pin(self.shared.is_unchanged_through(&current, revision)).await {
                         return Ok(current);
                     }
                     true
