@@ -9,8 +9,9 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use super::store::{Write, Written};
 use super::{EmbeddedEtcd, refused};
 
-/// Version of etcd whose API is served; clients refuse servers which are too old.
-const VERSION: &str = "3.4.23";
+/// Version of etcd whose API is served. etcd's own client, asked to reject old clusters as Gazette's processes ask it, refuses
+/// servers of more than one minor release before its own.
+const VERSION: &str = "3.6.5";
 /// Name of the only member.
 const MEMBER_NAME: &str = "courant";
 
