@@ -105,7 +105,8 @@ pub struct BrokerConfig {
     pub limit: u32,
     /// Directory that file:// stores are relative to; it must exist. [default: fragments/ in the data directory;
     /// with --etcd.address: none]
-    #[arg(id = "broker.file-root", long = "broker.file-root", env = "BROKER_FILE_ROOT", value_name = "DIR")]
+    #[arg(id = "broker.file-root", long = "broker.file-root", env = "BROKER_FILE_ROOT", value_name = "DIR",
+        value_parser = runtime::config::path())]
     pub file_root: Option<PathBuf>,
     /// Use the file root in place of every other kind of store.
     #[arg(id = "broker.file-only", long = "broker.file-only", env = "BROKER_FILE_ONLY")]

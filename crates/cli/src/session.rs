@@ -80,7 +80,7 @@ impl Session {
             zone: args.zone.clone(),
             cache_size: args.broker.cache_size,
             cache_ttl: args.broker.cache_ttl,
-            file_root: args.broker.file_root.clone(),
+            file_root: args.broker.file_root(),
             authorizer: client::authorizer_of(&args.broker)?,
             tls: ClientTls::load(args.broker.tls.options().client()?, &Clock::system())?,
             ..ClientOptions::new(tasks.clone())

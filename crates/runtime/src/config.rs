@@ -235,8 +235,16 @@ pub struct BrokerClientArgs {
         default_value = "1m", value_parser = parse_duration)]
     pub cache_ttl: Duration,
     /// Where fragment URLs of the file:// scheme are found on this machine.
-    #[arg(id = "broker.file-root", long = "broker.file-root", env = "BROKER_FILE_ROOT", value_name = "DIR")]
+    #[arg(id = "broker.file-root", long = "broker.file-root", env = "BROKER_FILE_ROOT", value_name = "DIR",
+        value_parser = path())]
     pub file_root: Option<PathBuf>,
+}
+
+impl BrokerClientArgs {
+    /// Where fragment URLs of the `file://` scheme are found. An empty path, as of an empty environment variable, is none.
+    pub fn file_root(&self) -> Option<PathBuf> {
+        self.file_root.clone().filter(|root| !root.as_os_str().is_empty())
+    }
 }
 
 /// Options of a client of consumers.

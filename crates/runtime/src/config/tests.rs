@@ -62,6 +62,13 @@ fn secrets_are_not_shown_and_a_lease_is_not_too_short() {
 }
 
 #[test]
+fn an_empty_file_root_is_none() {
+    let root = |args: &[&str]| parse(args).map(|parsed| parsed.broker.file_root());
+    assert_eq!(root(&["--broker.file-root="]), Ok(None)); // As of an empty variable.
+    assert_eq!(root(&["--broker.file-root=/srv"]), Ok(Some("/srv".into())));
+}
+
+#[test]
 fn a_certificate_needs_its_key_and_an_authority_of_clients_a_certificate() {
     for (args, missing) in [
         (&[][..], None),

@@ -91,7 +91,7 @@ async fn run_until_signal(args: RunArgs) -> Result<(), BoxError> {
         zone: args.chunker.zone.clone(),
         cache_size: args.broker.cache_size,
         cache_ttl: args.broker.cache_ttl,
-        file_root: args.broker.file_root.clone(),
+        file_root: args.broker.file_root(),
         tls,
         metrics: Some(metrics),
         authorizer: client::authorizer_of(&args.broker)?,
