@@ -16,7 +16,7 @@ MIB ?= 2048
 TIERING_ARGS ?=
 TIERING_PROFILE ?= --release
 
-.PHONY: help setup build demo cluster-demo chaos tiering test lint fmt bench interop-smoke
+.PHONY: help setup build demo cluster-demo chaos tiering test lint fmt bench interop
 
 help: ## Show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,6 @@ fmt: ## Format the code
 bench: setup ## Measure throughput and latency, and run the micro-benchmarks
 	scripts/bench.sh
 
-interop-smoke: ## Run upstream's gazctl and broker against Courant (needs go)
+interop: ## Ask Courant with the Go libraries of the protocol's programs, and with upstream where it can be had (needs go)
 	@scripts/setup.sh test
-	scripts/interop-smoke.sh
+	scripts/interop.sh
