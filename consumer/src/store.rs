@@ -19,6 +19,8 @@ use runtime::BoxError;
 /// * All calls for one shard come from one task.
 pub trait Store: Send + 'static {
     /// Reads the store from other tasks while the shard runs, for requests ([`crate::Resolution::reader`]); `()` if none do.
+    /// A read finds the transactions whose commits were written by then, each of them whole, and nothing of others. The
+    /// last of them may not be durable yet.
     type Reader: Clone + Send + Sync + 'static;
 
     /// The checkpoint of the last durable commit.

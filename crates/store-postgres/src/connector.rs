@@ -75,6 +75,22 @@ impl Connector {
         }
     }
 
+    /// A session which cannot change anything. Tries once: whoever asks may do so again.
+    pub(crate) async fn connect_to_read(&self) -> Result<Connection, PostgresError> {
+        let connect = async {
+            let connection = self.connect().await?;
+            connection.client().batch_execute("SET default_transaction_read_only = on").await?;
+            Ok::<_, tokio_postgres::Error>(connection)
+        };
+        let target = || self.options.target();
+        connect.await.map_err(|source| PostgresError::Connect { target: target(), source })
+    }
+
+    /// Whether the shard has ended, and its sessions with it.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.tasks.token().is_cancelled()
+    }
+
     async fn connect(&self) -> Result<Connection, tokio_postgres::Error> {
         let config = &self.options.config;
         let client = match &self.tls {

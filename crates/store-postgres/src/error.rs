@@ -64,6 +64,9 @@ pub enum PostgresError {
     /// A commit before failed.
     #[error("the transaction before was not committed: {0}")]
     Before(#[source] OpError),
+    /// The shard no longer runs here.
+    #[error("the store is closed")]
+    Closed,
 }
 
 /// Longest part of a statement which an error shows, in bytes.

@@ -39,10 +39,12 @@ mod connector;
 mod error;
 mod fence;
 mod options;
+mod reader;
 mod store;
 mod tls;
 
 pub use error::PostgresError;
 pub use options::{Overlap, PostgresOptions};
+pub use reader::PostgresReader;
 pub use store::PostgresStore;
 pub use tokio_postgres;

@@ -14,7 +14,7 @@ use tokio_postgres::{Client, IsolationLevel, Row};
 use crate::connection::Connection;
 use crate::connector::Connector;
 use crate::fence::{self, Fence};
-use crate::{Overlap, PostgresError, PostgresOptions};
+use crate::{Overlap, PostgresError, PostgresOptions, PostgresReader};
 
 /// The store of one shard.
 ///
@@ -145,7 +145,7 @@ impl PostgresStore {
 }
 
 impl Store for PostgresStore {
-    type Reader = ();
+    type Reader = PostgresReader;
 
     async fn restore_checkpoint(&mut self) -> Result<Checkpoint, BoxError> {
         Ok(self.restore().await?)
@@ -186,7 +186,9 @@ impl Store for PostgresStore {
         outcome
     }
 
-    fn reader(&self) {}
+    fn reader(&self) -> PostgresReader {
+        PostgresReader::new(self.connector.clone())
+    }
 
     /// There are no local files. The connections end with the shard's tasks, if not before.
     fn destroy(self) {}

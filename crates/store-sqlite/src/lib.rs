@@ -14,8 +14,11 @@ mod header;
 mod log_buffer;
 mod names;
 mod pages;
+mod reader;
 mod slot;
 mod store;
+mod turns;
 
+pub use reader::SqliteReader;
 pub use rusqlite;
 pub use store::{SqliteError, SqliteStore};

@@ -3,7 +3,9 @@
 use crate::ffi::{Registered, has_batch_atomic_writes};
 use crate::files::RecordedFiles;
 use crate::names::PAGES_DIR;
-use crate::slot::Slot;
+use crate::reader::{ReadOnly, SqliteReader};
+use crate::slot::{Return, Slot};
+use crate::turns::{Turn, Turns};
 use client::{AppendFuture, OpError, OpFuture};
 use consumer::Store;
 use prost::Message;
@@ -11,7 +13,7 @@ use proto::consumer::Checkpoint;
 use recoverylog::{RecordError, Recorder};
 use runtime::{BoxError, OnError, TaskGroup};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, Row};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -100,10 +102,16 @@ pub enum SqliteError {
     /// Work with the connection panicked.
     #[error("the connection to SQLite is lost: work with it panicked")]
     Lost,
+    /// The shard no longer runs here.
+    #[error("the store is closed")]
+    Closed,
+    /// A reader panicked.
+    #[error("a read of SQLite panicked")]
+    Panicked,
 }
 
 /// The connection, and what it needs to live. Fields are closed in their order.
-struct Database {
+pub(crate) struct Database {
     connection: Connection,
     _file_system: Registered<RecordedFiles>,
     files: Arc<RecordedFiles>,
@@ -111,13 +119,22 @@ struct Database {
     begun: bool,
 }
 
+/// What the shard has of the connection: its turn at it while a transaction is running.
+struct Session {
+    turns: Turns<Box<Database>>,
+    turn: Option<Turn<Box<Database>>>,
+}
+
 /// The store of one shard.
 ///
 /// The application changes it by SQL, within a transaction which is begun when it is first used. A commit adds the
 /// checkpoint to it; a recovered database holds all of a transaction or nothing. There is one connection, and the
-/// application neither begins nor ends transactions by it; savepoints are its to use.
+/// application neither begins nor ends transactions by it; savepoints are its to use. Between two transactions readers
+/// have it.
 pub struct SqliteStore {
-    database: Slot<Box<Database>>,
+    /// Works of the shard follow each other.
+    session: Slot<Session>,
+    turns: Turns<Box<Database>>,
     recorder: Recorder,
     tasks: TaskGroup,
 }
@@ -153,19 +170,20 @@ impl SqliteStore {
             let recorder = recorder.clone();
             move || Database::open(recorder, tune, prepare).map(Box::new)
         };
-        let database = Slot::new(tasks.spawn_blocking("open SQLite", open).await?);
-        Ok(SqliteStore { database, recorder, tasks: tasks.clone() })
+        let turns = Turns::new(tasks.spawn_blocking("open SQLite", open).await?);
+        let session = Slot::new(Session { turns: turns.clone(), turn: None });
+        Ok(SqliteStore { session, turns, recorder, tasks: tasks.clone() })
     }
 
-    /// The connection, within the running transaction, once a commit which has it is written. For statements which read
-    /// or change little: they run on this thread, and may read from disk. Changes stay in SQLite's cache until the
+    /// The connection, within the running transaction, once a commit or a reader which has it is done. For statements
+    /// which read or change little: they run on this thread, and may read from disk. Changes stay in SQLite's cache until the
     /// commit; a transaction which outgrows that writes pages, and may wait for the recovery log: see
     /// [`SqliteStore::run`]. Use [`Connection::prepare_cached`] for statements which are used often.
     ///
     /// # Errors
     /// If a transaction cannot be begun.
     pub async fn connection(&mut self) -> Result<&Connection, SqliteError> {
-        let database = self.database.here().await.ok_or(SqliteError::Lost)?;
+        let database = self.session.here().await.ok_or(SqliteError::Lost)?.turn().await?;
         database.begin()?;
         Ok(&database.connection)
     }
@@ -178,15 +196,24 @@ impl SqliteStore {
         &mut self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, SqliteError> {
+        let work = |database: &mut Database| {
+            database.begin()?;
+            work(&database.connection).map_err(|error| database.failed("working with", error))
+        };
+        self.work(work).await
+    }
+
+    async fn work<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Database) -> Result<T, SqliteError> + Send + 'static,
+    ) -> Result<T, SqliteError> {
         // Waited for here, so that the thread does not wait.
-        self.database.here().await.ok_or(SqliteError::Lost)?;
-        let (slot, back) = self.database.take();
+        self.session.here().await.ok_or(SqliteError::Lost)?.turn().await?;
+        let (slot, back) = self.session.take();
         let work = move || {
-            let mut database = slot.into_value_blocking().ok_or(SqliteError::Lost)?;
-            let outcome = database.begin().and_then(|()| {
-                work(&database.connection).map_err(|error| database.failed("working with", error))
-            });
-            back.give(database);
+            let mut session = slot.into_value_blocking().ok_or(SqliteError::Lost)?;
+            let outcome = session.work(work);
+            back.give(session);
             outcome
         };
         self.tasks.spawn_blocking("work with SQLite", work).await
@@ -199,17 +226,10 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
-    type Reader = ();
+    type Reader = SqliteReader;
 
     async fn restore_checkpoint(&mut self) -> Result<Checkpoint, BoxError> {
-        let read = |connection: &Connection| {
-            let sql = "SELECT checkpoint FROM gazette_checkpoint WHERE rowid = 0";
-            connection.query_row(sql, [], |row| Ok(row.get_ref(0)?.as_bytes_or_null()?.map(<[u8]>::to_vec)))
-        };
-        let stored = self.run(read).await?.unwrap_or_default();
-        let decoded = Checkpoint::decode(stored.as_slice());
-        let dir = || self.recorder.dir().to_owned();
-        Ok(decoded.map_err(|source| SqliteError::Checkpoint { dir: dir(), source })?)
+        Ok(self.work(|database| database.checkpoint()).await?)
     }
 
     /// The order in the log is: a barrier, which waits for `wait_for`; what SQLite writes to commit; another barrier,
@@ -219,23 +239,13 @@ impl Store for SqliteStore {
         if let Some(Err(error)) = barrier.try_result() {
             return OpFuture::resolved(Err(why(&self.recorder, error)));
         }
-        let (slot, back) = self.database.take();
+        let (slot, back) = self.session.take();
         let (promise, commit) = OpFuture::pair();
         let (recorder, tasks) = (self.recorder.clone(), self.tasks.clone());
         self.tasks.spawn("commit SQLite", OnError::Log, async move {
-            let outcome = match slot.into_value().await {
-                Some(mut database) => {
-                    let commit = move || {
-                        let outcome = database.commit(&checkpoint);
-                        back.give(database);
-                        outcome
-                    };
-                    match tasks.spawn_blocking("write SQLite", commit).await {
-                        Ok(barrier) => barrier.await.map(drop).map_err(|error| why(&recorder, error)),
-                        Err(error) => Err(OpError::failed(error)),
-                    }
-                }
-                None => Err(OpError::failed(SqliteError::Lost)),
+            let outcome = match write_commit(slot, back, checkpoint, &tasks).await {
+                Ok(barrier) => barrier.await.map(drop).map_err(|error| why(&recorder, error)),
+                Err(error) => Err(OpError::failed(error)),
             };
             promise.resolve(outcome);
             Ok(())
@@ -243,10 +253,14 @@ impl Store for SqliteStore {
         commit
     }
 
-    fn reader(&self) {}
+    fn reader(&self) -> SqliteReader {
+        SqliteReader::new(&self.turns, &self.tasks)
+    }
 
     fn destroy(self) {
-        if let Some(database) = self.database.into_value_blocking() {
+        // Without a commit its transaction is undone.
+        drop(self.session.into_value_blocking());
+        if let Some(database) = self.turns.close() {
             database.files.cancel_background_work();
             drop(database);
         }
@@ -254,6 +268,44 @@ impl Store for SqliteStore {
         if let Err(error) = std::fs::remove_dir_all(dir) {
             tracing::warn!(?dir, %error, "cannot remove the directory of a SQLite");
         }
+    }
+}
+
+/// Writes what is in the slot, or will be, and gives the barrier behind it.
+async fn write_commit(
+    slot: Slot<Session>,
+    back: Return<Session>,
+    checkpoint: Checkpoint,
+    tasks: &TaskGroup,
+) -> Result<AppendFuture, SqliteError> {
+    let mut session = slot.into_value().await.ok_or(SqliteError::Lost)?;
+    session.turn().await?;
+    let write = move || {
+        let outcome = session.work(|database| database.commit(&checkpoint));
+        back.give(session);
+        outcome
+    };
+    tasks.spawn_blocking("write SQLite", write).await
+}
+
+impl Session {
+    /// Waits for a turn, unless there is one.
+    async fn turn(&mut self) -> Result<&mut Database, SqliteError> {
+        if self.turn.is_none() {
+            self.turn = Some(self.turns.next().await.ok_or(SqliteError::Closed)?);
+        }
+        Ok(self.turn.as_mut().expect("it was set above"))
+    }
+
+    /// Works with the database, and ends the turn unless a transaction is running after that. The turn must have come.
+    fn work<T>(
+        &mut self,
+        work: impl FnOnce(&mut Database) -> Result<T, SqliteError>,
+    ) -> Result<T, SqliteError> {
+        let mut turn = self.turn.take().expect("it was waited for");
+        let outcome = work(&mut turn);
+        self.turn = turn.begun.then_some(turn);
+        outcome
     }
 }
 
@@ -307,6 +359,29 @@ impl Database {
                 rowid INTEGER PRIMARY KEY DEFAULT 0 CHECK (rowid = 0), checkpoint BLOB);
             INSERT OR IGNORE INTO gazette_checkpoint (rowid, checkpoint) VALUES (0, '');";
         self.connection.execute_batch(table).map_err(|error| self.failed("setting up", error))
+    }
+
+    fn checkpoint(&self) -> Result<Checkpoint, SqliteError> {
+        let sql = "SELECT checkpoint FROM gazette_checkpoint WHERE rowid = 0";
+        let bytes = |row: &Row<'_>| Ok(row.get_ref(0)?.as_bytes_or_null()?.map(<[u8]>::to_vec));
+        let stored = self.connection.query_row(sql, [], bytes);
+        let stored = stored.map_err(|error| self.failed("reading", error))?.unwrap_or_default();
+        let dir = || self.recorder().dir().to_owned();
+        Checkpoint::decode(stored.as_slice()).map_err(|source| SqliteError::Checkpoint { dir: dir(), source })
+    }
+
+    /// Lets a reader have the connection, between transactions.
+    pub(crate) fn read<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, SqliteError> {
+        if self.begun {
+            // By whoever gave up before its commit: nobody goes on from here.
+            return Err(SqliteError::Closed);
+        }
+        let failed = |error| self.failed("reading", error);
+        let _read_only = ReadOnly::begin(&self.connection).map_err(failed)?;
+        read(&self.connection).map_err(failed)
     }
 
     /// Begins a transaction, unless one is running.

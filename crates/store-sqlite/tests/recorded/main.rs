@@ -4,6 +4,7 @@
 
 mod crash;
 mod files;
+mod reader;
 mod script;
 mod store;
 mod world;
