@@ -24,6 +24,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("testkit", 7),
     ("stream-sum", 8),
     ("word-count", 8),
+    ("bike-share", 8),
     ("visits", 8),
     ("tests", 9),
 ];
