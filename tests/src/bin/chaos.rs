@@ -67,6 +67,8 @@ struct Args {
 
 /// Traffic before a fault is struck, in milliseconds.
 const BEFORE_MS: std::ops::Range<u64> = 1_000..4_000;
+/// After a strike, until some sum is awaited which only the stricken process could give: before, traffic seems to flow.
+const MISSED: Duration = Duration::from_secs(2);
 /// Rounds after which all readings of all journals are compared; besides at the end of each fleet.
 const COMPARE_EVERY: u32 = 8;
 /// What the loss of etcd's data is called.
@@ -257,8 +259,9 @@ impl Chaos<'_> {
         let until = fleet.clock().now() + lasts;
         let mut taken_over = None;
         if fault.flows() == Flows::WhileStruck {
-            let took = traffic.recovered(fleet, limit).await;
-            taken_over = Some(took.map_err(|err| format!("while {targets} is struck: {err}"))?);
+            traffic.let_pass(fleet, MISSED).await?;
+            let took = traffic.recovered(fleet, limit.saturating_sub(MISSED)).await;
+            taken_over = Some(MISSED + took.map_err(|err| format!("while {targets} is struck: {err}"))?);
         }
         let left = until.saturating_duration_since(fleet.clock().now());
         traffic.let_pass(fleet, left).await?;
