@@ -16,8 +16,12 @@ use bytes::{Bytes, BytesMut};
 use proto::JournalName;
 use proto::protocol::process_spec::Id;
 use proto::protocol::{Fragment, Header, LabelSet, ReplicateRequest, ReplicateResponse, Route, Status};
+use runtime::grpc;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tonic::Code;
+
+use crate::peers::is_connection;
 
 pub(crate) use sync::{SyncOutcome, classify};
 
@@ -45,6 +49,8 @@ pub(crate) enum PipelineError {
         peer: String,
         /// How it ended.
         cause: String,
+        /// The code of that.
+        code: Code,
     },
     /// The pipeline failed while a group was still being sent.
     #[error("the pipeline was torn down")]
@@ -67,6 +73,39 @@ pub(crate) enum PipelineError {
         /// What came with it.
         detail: String,
     },
+}
+
+impl PipelineError {
+    /// The code by which a client is told. A peer that died, or is on its way out, is Unavailable: the journal goes on without
+    /// it, and clients of every kind try again for that code alone.
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            PipelineError::Connect { .. } | PipelineError::Send { .. } | PipelineError::TornDown => {
+                Code::Unavailable
+            }
+            PipelineError::Receive { code, .. } => *code,
+            PipelineError::NotOk { .. } | PipelineError::Unexpected { .. } => Code::Unknown,
+        }
+    }
+
+    /// The stream of `id` ended with `status`; without one, it ended too soon.
+    fn received(id: &Id, status: Option<&tonic::Status>) -> PipelineError {
+        let (cause, code) = match status {
+            None => ("unexpected EOF".to_owned(), Code::Unavailable),
+            Some(status) => (grpc::chain_text(status), code_of(status)),
+        };
+        PipelineError::Receive { peer: print_id(id), cause, code }
+    }
+}
+
+/// The code of a peer's status. One that was made on this side is of a connection which broke. That a peer refuses this
+/// broker's token says nothing about the client's.
+fn code_of(status: &tonic::Status) -> Code {
+    match status.code() {
+        _ if is_connection(status) => Code::Unavailable,
+        Code::Unauthenticated | Code::PermissionDenied => Code::Unknown,
+        code => code,
+    }
 }
 
 pub(crate) fn print_id(id: &Id) -> String {
@@ -246,11 +285,10 @@ impl Gather {
     /// The first peer, in that order, whose stream ended or failed.
     pub(crate) async fn round(&mut self) -> Result<Vec<(Id, ReplicateResponse)>, PipelineError> {
         while let Some((id, responses)) = self.peers.get_mut(self.partial.len()) {
-            let failed = |cause| PipelineError::Receive { peer: print_id(id), cause };
             match responses.recv().await {
                 Some(Ok(response)) => self.partial.push(response),
-                Some(Err(status)) => return Err(failed(status.to_string())),
-                None => return Err(failed("unexpected EOF".to_owned())),
+                Some(Err(status)) => return Err(PipelineError::received(id, Some(&status))),
+                None => return Err(PipelineError::received(id, None)),
             }
         }
         let ids = self.peers.iter().map(|(id, _)| id.clone());

@@ -57,7 +57,7 @@ pub(crate) enum Failure {
 }
 
 /// Errors are code Unknown with their text, as other implementations have it; a peer's or the stream's own status keeps its
-/// code. What fails because this broker is leaving is Unavailable: it may be tried again, and elsewhere.
+/// code. What fails because a broker is leaving, or has died, is Unavailable: it may be tried again, and elsewhere.
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Status {
         let code = match &failure {
@@ -65,7 +65,8 @@ impl From<Failure> for Status {
             Failure::Expired(_) => Code::DeadlineExceeded,
             Failure::Unreachable(_)
             | Failure::Resolve(ResolveError::Stopped | ResolveError::MirrorStopped)
-            | Failure::Append(AppendError::Stopped) => Code::Unavailable,
+            | Failure::Append(AppendError::Stopped | AppendError::Expired) => Code::Unavailable,
+            Failure::Append(AppendError::Pipeline(error)) => error.code(),
             _ => Code::Unknown,
         };
         Status::new(code, failure.to_string())

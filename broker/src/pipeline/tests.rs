@@ -158,6 +158,31 @@ async fn the_first_peer_that_fails_is_named() {
     assert!(far[0].requests.try_recv().is_ok(), "the other peer has it");
 }
 
+#[tokio::test]
+async fn a_peer_that_died_is_unavailable_to_clients() {
+    let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+    for (status, code, text) in [
+        (Some(tonic::Status::unavailable("gone")), Code::Unavailable, "rpc error: code = Unavailable"),
+        (Some(tonic::Status::unknown("disk full")), Code::Unknown, "rpc error: code = Unknown"),
+        // Not of the client's token.
+        (Some(tonic::Status::unauthenticated("no")), Code::Unknown, "rpc error: code = Unauthenticated"),
+        (Some(tonic::Status::from_error(Box::new(reset))), Code::Unavailable, "rpc error: code = "),
+        (None, Code::Unavailable, "unexpected EOF"),
+    ] {
+        let (_scatter, mut gather, mut far) = started();
+        let first = far.remove(0);
+        if let Some(status) = status {
+            first.responses.send(Err(status)).await.unwrap();
+        }
+        drop(first);
+        let error = gather.round().await.unwrap_err();
+        let begin = format!("recv from zone:\"zone\" suffix:\"peer-a\" : {text}");
+        assert!(error.to_string().starts_with(&begin), "{error}");
+        assert_eq!(error.code(), code, "{error}");
+    }
+    assert_eq!(PipelineError::Send { peer: String::new() }.code(), Code::Unavailable);
+}
+
 #[test]
 fn without_peers_there_is_nobody_to_wait_for() {
     let mut header = header();

@@ -6,7 +6,7 @@ use auth::Capability;
 use proto::JournalName;
 use proto::protocol::process_spec::Id;
 use proto::protocol::{Header, ReplicateRequest, ReplicateResponse};
-use runtime::{Clock, OnError, TaskGroup, grpc};
+use runtime::{Clock, OnError, TaskGroup};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status};
@@ -78,7 +78,7 @@ async fn relay(
     answers: &mpsc::Sender<Result<ReplicateResponse, Status>>,
 ) -> Result<(), Status> {
     let mut responses = client.replicate(request).await?.into_inner();
-    while let Some(response) = responses.message().await.map_err(|status| explained(&status))? {
+    while let Some(response) = responses.message().await? {
         if answers.send(Ok(response)).await.is_err() {
             // The pipeline has ended; the peer is to see that its stream did, in order.
             while responses.message().await?.is_some() {}
@@ -86,9 +86,4 @@ async fn relay(
         }
     }
     Ok(())
-}
-
-/// A status with what the transport knows of it.
-fn explained(status: &Status) -> Status {
-    Status::new(status.code(), grpc::chain_text(status))
 }
