@@ -25,6 +25,7 @@ func TestAppend(t *testing.T) {
 	t.Parallel()
 	verify(t, "Append: spans, digests, chunk counts and offsets of commits", grpcGo, appendCommits)
 	verify(t, "Append: registers are united, subtracted, checked and answered", grpcGo, appendRegisters)
+	verify(t, "Append: journals are suspended, refuse or resume, by each mode", grpcGo, appendSuspend)
 	verify(t, "Append: status codes and texts of malformed streams", grpcGo, appendMalformed)
 	verify(t, "Append: a cancelled stream leaves no byte, a slow one holds nobody", grpcGo, appendCancelled)
 	verify(t, "Append: 64 MiB in chunks of 1 MiB, and chunks at the message limit", grpcGo, appendLarge)
@@ -106,6 +107,51 @@ func appendRegisters(t *testing.T) {
 	wantError(t, "registers without content", err, codes.Unknown, "append stream: register modification requires non-empty Append")
 }
 
+func appendSuspend(t *testing.T) {
+	b, name, empty := alone(t), "interop/append/suspend", "interop/append/suspend-empty"
+	b.create(t, spec(name, pb.CompressionCodec_NONE), spec(empty, pb.CompressionCodec_NONE))
+	b.mustAppend(t, name, []byte("content"))
+	ask := func(name string, mode pb.AppendRequest_Suspend, want pb.Status, chunks ...[]byte) *pb.AppendResponse {
+		t.Helper()
+		response, err := b.append(within(t), &pb.AppendRequest{Journal: name, Suspend: mode}, chunks...)
+		if err != nil || response.Status != want {
+			t.Fatalf("%s of %s: %v %v, expected %v", mode, name, response, err, want)
+		}
+		return response
+	}
+	level := func(name string, want pb.JournalSpec_Suspend_Level, offset int64) {
+		t.Helper()
+		suspend := b.list(t, include("name", name)).Journals[0].Spec.GetSuspend()
+		if suspend.GetLevel() != want || suspend.GetOffset() != offset {
+			t.Fatalf("%s is suspended as %v, expected %v at %d", name, suspend, want, offset)
+		}
+	}
+	// With content a journal keeps one replica, which reads are served from.
+	ask(name, pb.AppendRequest_SUSPEND_NOW, pb.Status_SUSPENDED)
+	level(name, pb.JournalSpec_Suspend_PARTIAL, 7)
+	ask(name, pb.AppendRequest_SUSPEND_NO_RESUME, pb.Status_SUSPENDED)
+	ask(name, pb.AppendRequest_SUSPEND_KEEP, pb.Status_OK)
+	ask(name, pb.AppendRequest_SUSPEND_KEEP, pb.Status_NOT_ALLOWED, []byte("x"))
+	level(name, pb.JournalSpec_Suspend_PARTIAL, 7)
+	if responses, err := b.read(within(t), &pb.ReadRequest{Journal: name}); err != nil || string(content(responses)) != "content" {
+		t.Fatalf("read of a suspended journal: %v %v", responses, err)
+	}
+	if resumed := ask(name, pb.AppendRequest_SUSPEND_RESUME, pb.Status_OK, []byte("more")); resumed.Commit.Begin != 7 {
+		t.Fatalf("resumed: %v", resumed)
+	}
+	level(name, pb.JournalSpec_Suspend_NONE, 7)
+	// Without content there is nothing to serve.
+	ask(empty, pb.AppendRequest_SUSPEND_NOW, pb.Status_SUSPENDED)
+	level(empty, pb.JournalSpec_Suspend_FULL, 0)
+	ask(empty, pb.AppendRequest_SUSPEND_NO_RESUME, pb.Status_SUSPENDED)
+	responses, err := b.read(within(t), &pb.ReadRequest{Journal: empty})
+	if err != nil || len(responses) != 1 || responses[0].Status != pb.Status_SUSPENDED {
+		t.Fatalf("read of a journal without replicas: %v %v", responses, err)
+	}
+	b.awaitPrimary(t, empty) // An append resumes it.
+	level(empty, pb.JournalSpec_Suspend_NONE, 0)
+}
+
 // wantError demands a gRPC error of a code and an exact text.
 func wantError(t *testing.T, what string, err error, code codes.Code, text string) {
 	t.Helper()
@@ -151,6 +197,8 @@ func appendMalformed(t *testing.T) {
 	}
 }
 
+const underflow = "append stream: client stream didn't sustain the minimum append data rate"
+
 func appendCancelled(t *testing.T) {
 	b, name := alone(t), "interop/append/cancelled"
 	b.create(t, spec(name, pb.CompressionCodec_NONE))
@@ -169,7 +217,8 @@ func appendCancelled(t *testing.T) {
 		t.Fatalf("beside a slow append: %v", other.Commit)
 	}
 	cancel()
-	if err := slow.RecvMsg(&pb.AppendResponse{}); status.Code(err) != codes.Canceled {
+	// On a busy machine it may have fallen below the minimum rate before.
+	if err := slow.RecvMsg(&pb.AppendResponse{}); status.Code(err) != codes.Canceled && status.Convert(err).Message() != underflow {
 		t.Fatalf("the cancelled stream: %v", err)
 	}
 	// A client whose deadline passes while it has sent no commit gets what its library says of that.
@@ -182,7 +231,7 @@ func appendCancelled(t *testing.T) {
 	if err := late.Send(&pb.AppendRequest{Journal: name}); err != nil {
 		t.Fatal(err)
 	}
-	if err := late.RecvMsg(&pb.AppendResponse{}); status.Code(err) != codes.DeadlineExceeded {
+	if err := late.RecvMsg(&pb.AppendResponse{}); status.Code(err) != codes.DeadlineExceeded && status.Convert(err).Message() != underflow {
 		t.Fatalf("a stream past its deadline: %v", err)
 	}
 	if after := b.mustAppend(t, name, []byte("!")); after.Commit.Begin != 5 {
@@ -196,8 +245,7 @@ func appendCancelled(t *testing.T) {
 	if err := stalled.Send(&pb.AppendRequest{Journal: name}); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, "a stalled client", stalled.RecvMsg(&pb.AppendResponse{}), codes.Unknown,
-		"append stream: client stream didn't sustain the minimum append data rate")
+	wantError(t, "a stalled client", stalled.RecvMsg(&pb.AppendResponse{}), codes.Unknown, underflow)
 }
 
 func appendLarge(t *testing.T) {

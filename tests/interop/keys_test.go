@@ -24,6 +24,9 @@ func TestKeys(t *testing.T) {
 	verify(t, "values that do not decode are passed over until they do", with(etcdGo, gogo), keysUndecodable)
 }
 
+// ofKeys is a broker on an etcd of its own: these tests let a member come to which journals may move.
+var ofKeys = shared(func() (*broker, error) { return onEtcdOf("courant-one") })
+
 func unmarshalGogo[T any, P interface {
 	*T
 	gogoproto.Message
@@ -37,7 +40,7 @@ func unmarshalGogo[T any, P interface {
 }
 
 func keysFromCourant(t *testing.T) {
-	b, name := onEtcd(t), "interop/keys/one"
+	b, name := ofKeys(t), "interop/keys/one"
 	b.create(t, spec(name, pb.CompressionCodec_SNAPPY))
 	item := onlyKey(t, b.etcd, b.prefix+"/items/"+name)
 	stored := unmarshalGogo[gogopb.JournalSpec](t, item.Value)
@@ -99,7 +102,7 @@ func (b *broker) putItem(t *testing.T, spec *gogopb.JournalSpec) int64 {
 }
 
 func keysFromGo(t *testing.T) {
-	b, name := onEtcd(t), "interop/keys/from-go"
+	b, name := ofKeys(t), "interop/keys/from-go"
 	revision := b.putItem(t, gogoSpec(name))
 	b.awaitPrimary(t, name)
 	b.mustAppend(t, name, []byte("content"))
@@ -131,7 +134,7 @@ func keysFromGo(t *testing.T) {
 
 // A member that leaves its journals alone: Courant leads the allocation, and assigns it what it asks for.
 func memberFromGo(t *testing.T) {
-	b, name := onEtcd(t), "interop/keys/two-replicas"
+	b, name := ofKeys(t), "interop/keys/two-replicas"
 	lease := must[*clientv3.LeaseGrantResponse](t)(b.etcd.Grant(within(t), 60)).ID
 	member := &gogopb.BrokerSpec{
 		ProcessSpec:  &gogopb.ProcessSpec{Id: &gogopb.ProcessSpec_ID{Zone: "zone-b", Suffix: "of-go"}, Endpoint: "http://127.0.0.1:1"},
@@ -179,7 +182,7 @@ func memberFromGo(t *testing.T) {
 }
 
 func keysUndecodable(t *testing.T) {
-	b, name := onEtcd(t), "interop/keys/undecodable"
+	b, name := ofKeys(t), "interop/keys/undecodable"
 	key := b.prefix + "/items/" + name
 	put(t, b.etcd, key, "\xff\xff is not a message")
 	// A key after it tells that it was seen.

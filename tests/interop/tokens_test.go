@@ -294,7 +294,7 @@ func tokensExpire(t *testing.T) {
 	name := "interop/tokens/expire"
 	b := createGuarded(t, name)
 	short := claim(capRead|capList, label{Name: "name", Value: name})
-	short.ExpiresAt = jwt.NewNumericDate(time.Now().Add(2 * time.Second))
+	short.ExpiresAt = jwt.NewNumericDate(time.Now().Add(5 * time.Second))
 	ctx := bearer(within(t), sign(t, short, jwt.SigningMethodHS256, firstKey))
 	reader, err := b.journal.Read(ctx, &pb.ReadRequest{Journal: name, Block: true})
 	if err != nil {

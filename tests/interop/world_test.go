@@ -54,13 +54,15 @@ func shared[T any](begin func() (T, error)) func(t *testing.T) T {
 var alone = shared(func() (*broker, error) { return startBroker("", nil) })
 
 // onEtcd is a broker on a real etcd.
-var onEtcd = shared(func() (*broker, error) {
+var onEtcd = shared(func() (*broker, error) { return onEtcdOf("courant-two") })
+
+func onEtcdOf(id string) (*broker, error) {
 	address, err := startEtcd()
 	if err != nil {
 		return nil, err
 	}
-	return startBroker(address, []string{"--broker.id=courant-one", "--broker.zone=zone-a"})
-})
+	return startBroker(address, []string{"--broker.id=" + id, "--broker.zone=zone-a"})
+}
 
 // startEtcd starts a real etcd and returns its URL.
 func startEtcd() (string, error) {
