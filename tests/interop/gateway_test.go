@@ -162,8 +162,8 @@ func jsonRead(t *testing.T) {
 	b.mustAppend(t, name, []byte("second"))
 	// Names as proto has them are taken too, and numbers as text or as numbers.
 	for _, body := range []string{
-		fmt.Sprintf(`{"journal":%q,"offset":"1"}`, name), fmt.Sprintf(`{"journal":%q,"offset":1,"endOffset":"0","doNotProxy":true}`, name),
-		fmt.Sprintf(`{"journal":%q,"offset":"1","do_not_proxy":true,"end_offset":0,"header":null}`, name),
+		fmt.Sprintf(`{"journal":%q,"offset":"1"}`, name), fmt.Sprintf(`{"journal":%q,"offset":1,"endOffset":"0","beginModTime":"0"}`, name),
+		fmt.Sprintf(`{"journal":%q,"offset":"1","begin_mod_time":"0","end_offset":0,"header":null}`, name),
 	} {
 		var got, want []byte
 		lines := results(t, b.endpoint+"/v1/journals/read", body)

@@ -240,7 +240,7 @@ func goLeads(t *testing.T) {
 			t.Errorf("%s: %v", what, response)
 		}
 	}
-	responses, err := p.read(within(t), &pb.ReadRequest{Journal: ledByGo, DoNotProxy: true, EndOffset: 11, Block: true})
+	responses, err := p.read(within(t), &pb.ReadRequest{Journal: ledByGo, EndOffset: 11, Block: true})
 	if err != nil || string(content(responses)) != "firstsecond" {
 		t.Fatalf("read of the replica: %q %v", content(responses), err)
 	}
