@@ -1,15 +1,19 @@
-//! Access tokens over processes: a cluster with keys does its work, who has no key is refused, and keys are replaced
-//! while journals are written.
+//! Access tokens over processes: a cluster with keys does its work, who has no key is refused, keys are replaced while
+//! journals are written, and tokens expire while requests are served.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use std::path::Path;
 use std::time::Duration;
 
-use runtime::TaskGroup;
+use proto::protocol::journal_client::JournalClient;
+use proto::protocol::{AppendRequest, AppendResponse, ListRequest, Status};
+use runtime::{Clock, TaskGroup};
 use tempfile::TempDir;
 use tests::cluster::served_endpoint;
 use tests::process::{Launch, Process, binary};
+use tonic::transport::Channel;
+use tonic::{Code, Request};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const OLD: &str = "b2xkLWtleS1vZi10aGUtdGVzdA==";
@@ -68,7 +72,8 @@ impl Brokers {
         let args = [
             "serve".to_owned(),
             format!("--etcd.address={}", self.etcd),
-            "--etcd.lease=10s".to_owned(),
+            // Longer than a process is stopped here.
+            "--etcd.lease=60s".to_owned(),
             "--broker.host=127.0.0.1".to_owned(),
             format!("--broker.port={port}"),
             format!("--broker.id=broker-{index}"),
@@ -214,4 +219,110 @@ async fn commands_and_applications_work_with_what_they_were_given() {
     let status = chunker.wait_exit(LIMIT).await.unwrap();
     assert!(status.success(), "{}", chunker.stderr_tail());
     assert!(chunker.stdout().contains("mismatches=0 duplicates=0"), "{}", chunker.stdout());
+}
+
+impl Brokers {
+    fn client(&self, index: usize) -> JournalClient<Channel> {
+        JournalClient::new(runtime::grpc::channel(&self.urls[index]).unwrap())
+    }
+
+    /// A request of `message` with a token for `auth/one` that expires in `seconds`, or up to a second before.
+    async fn request<T>(&self, message: T, allow: &str, seconds: u64) -> Request<T> {
+        let lifetime = format!("{seconds}s");
+        let make = ["token", "--allow", allow, "-l", "name=auth/one", "--lifetime", &lifetime];
+        let token = self.must(0, &[("BROKER_AUTH_KEYS", OLD)], &make).await;
+        let mut request = Request::new(message);
+        request.metadata_mut().insert("authorization", format!("Bearer {}", token.trim()).parse().unwrap());
+        request
+    }
+
+    /// Where `auth/one` is: the indices of its primary and its other broker.
+    async fn route(&self) -> (usize, usize) {
+        let list = self.request(ListRequest::default(), "LIST", 60).await;
+        let page = self.client(0).list(list).await.unwrap().into_inner().message().await.unwrap().unwrap();
+        let route = page.journals[0].route.clone().unwrap();
+        let primary = usize::try_from(route.primary).unwrap();
+        let index = |member: usize| self.urls.iter().position(|url| *url == route.endpoints[member]).unwrap();
+        (index(primary), index(1 - primary))
+    }
+
+    /// Appends a line with a key, by way of each broker in turn, and reads everything by way of each.
+    async fn check_goes_on(&self, expected: &mut Vec<String>) {
+        for index in 0..3 {
+            let line = format!("\"line {}\"", expected.len());
+            let input = self.file("input", &format!("{line}\n"));
+            let append = ["journals", "append", "-l", "name=auth/one", "-i", &input];
+            self.must(index, &[("BROKER_AUTH_KEYS", OLD)], &append).await;
+            expected.push(line);
+        }
+        for index in 0..3 {
+            let read = ["journals", "read", "-l", "name=auth/one"];
+            let found = self.must(index, &[("BROKER_AUTH_KEYS", OLD)], &read).await;
+            assert_eq!(found, expected.join("\n"));
+        }
+    }
+}
+
+/// What a request is refused with whose token has expired before it had begun, or was all there. How soon a token of few
+/// seconds is over depends on the machine: such a request is made again, with a token of more.
+fn came_too_late(code: Code) -> bool {
+    matches!(code, Code::DeadlineExceeded | Code::Unauthenticated)
+}
+
+/// Lifetimes of tokens to try, in seconds: shorter than what it takes to notice that a broker does not live.
+const LIFETIMES: [u64; 4] = [2, 3, 5, 7];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_whose_token_expires_while_it_is_queued_is_committed() {
+    let it = Brokers::start(OLD).await;
+    let specs = it.file("specs.yaml", SPECS);
+    it.must(0, &[("BROKER_AUTH_KEYS", OLD)], &["journals", "apply", "--specs", &specs]).await;
+    let mut expected = Vec::new();
+    it.check_goes_on(&mut expected).await;
+    let (primary, replica) = it.route().await;
+
+    let clock = Clock::system();
+    let content = format!("\"line {}\"", expected.len());
+    let mut is_committed = false;
+    for seconds in LIFETIMES {
+        // Nothing is committed while the other broker does not acknowledge it.
+        it.brokers[replica].signal(libc::SIGSTOP).unwrap();
+        let messages = [
+            AppendRequest { journal: "auth/one".to_owned(), ..AppendRequest::default() },
+            AppendRequest { content: format!("{content}\n").into(), ..AppendRequest::default() },
+            AppendRequest::default(),
+        ];
+        let append = it.request(futures::stream::iter(messages), "APPEND", seconds).await;
+        let expires = clock.unix_now() + Duration::from_secs(seconds);
+        let mut client = it.client(primary);
+        let mut appended = Box::pin(client.append(append));
+        let early = tokio::select! {
+            biased;
+            outcome = &mut appended => Some(outcome),
+            () = clock.sleep_until_unix(expires) => None,
+        };
+        it.brokers[replica].signal(libc::SIGCONT).unwrap();
+        let outcome = match early {
+            None => clock.timeout(LIMIT, appended).await.unwrap(),
+            Some(Err(refused)) => Err(refused),
+            Some(Ok(answer)) => panic!("it was answered without the other broker: {answer:?}"),
+        };
+        match outcome.map(tonic::Response::into_inner) {
+            Ok(answer) => {
+                check_committed(&answer, &content);
+                is_committed = true;
+                break;
+            }
+            Err(refused) => assert!(came_too_late(refused.code()), "{refused}"),
+        }
+    }
+    assert!(is_committed, "it came too late each time");
+    expected.push(content);
+    it.check_goes_on(&mut expected).await;
+}
+
+fn check_committed(answer: &AppendResponse, content: &str) {
+    assert_eq!(answer.status(), Status::Ok, "{answer:?}");
+    let commit = answer.commit.as_ref().unwrap();
+    assert_eq!(usize::try_from(commit.end - commit.begin).unwrap(), content.len() + 1);
 }
