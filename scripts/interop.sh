@@ -11,8 +11,11 @@ for program in go protoc etcd; do
   command -v "$program" >/dev/null || { echo "interop: $program is missing; run make setup, and install Go" >&2; exit 1; }
 done
 
-if ! (cd tests/interop && timeout 300 go mod download) 2>"$cache/download.log"; then
+status=0
+(cd tests/interop && timeout 300 go mod download) 2>"$cache/download.log" || status=$?
+if [ "$status" != 0 ]; then
   tail -3 "$cache/download.log" >&2
+  [ "$status" != 124 ] || echo "i/o timeout: no answer within 5 minutes" >>"$cache/download.log"
   # What a network that is not there looks like; anything else is a fault.
   if grep -qE 'no such host|dial tcp|i/o timeout|connection (refused|reset)|network is unreachable|handshake timeout' "$cache/download.log"; then
     echo "interop: skipped, the Go modules cannot be fetched: $(tail -1 "$cache/download.log")"
