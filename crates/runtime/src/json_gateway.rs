@@ -163,12 +163,13 @@ pub const CHALLENGE: (HeaderName, HeaderValue) =
 
 /// The answer of a method that has one.
 async fn single(mut stream: Streaming<DynamicMessage>) -> Response {
-    let text = match stream.message().await {
-        Ok(Some(message)) => text_of(&message),
-        Ok(None) => Err(Status::internal("the method gave no answer")),
-        Err(status) => Err(status),
+    let answer = async {
+        let message = stream.message().await?.ok_or_else(|| Status::internal("the method gave no answer"))?;
+        // How the call went is known at its end.
+        stream.message().await?;
+        text_of(&message)
     };
-    match text {
+    match answer.await {
         Ok(text) => ([(CONTENT_TYPE, JSON)], text).into_response(),
         Err(status) => failure::of_call(&status),
     }
@@ -191,4 +192,38 @@ async fn streamed(mut stream: Streaming<DynamicMessage>) -> Response {
     });
     let lines = futures::stream::iter([first]).chain(rest).map(Ok::<_, std::convert::Infallible>);
     ([(CONTENT_TYPE, JSON)], Body::from_stream(lines)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use hyper::body::Frame;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    /// The outcome of a call which gives an empty message, and then ends with this code.
+    async fn called(code: &'static str) -> (StatusCode, String) {
+        let service = axum::Router::new().fallback(move || async move {
+            let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), code.parse().unwrap())]);
+            let frames = [Frame::data(Bytes::from_static(&[0; 5])), Frame::trailers(trailers)];
+            let frames = futures::stream::iter(frames.map(Ok::<_, std::convert::Infallible>));
+            let body = Body::new(http_body_util::StreamBody::new(frames));
+            ([(CONTENT_TYPE, "application/grpc")], body).into_response()
+        });
+        let rule = Rule { path: "/stat", service: "consumer.Shard", method: "Stat" };
+        let gateway = router(&Routes::from(service), &[rule], &[], 1024);
+        let response = gateway.oneshot(Request::post("/stat").body("{}".into()).unwrap()).await.unwrap();
+        let status = response.status();
+        let text = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (status, String::from_utf8(text.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_call_that_fails_after_its_message_has_failed() {
+        let (status, text) = called("0").await;
+        assert_eq!((status, text.contains("\"readThrough\"")), (StatusCode::OK, true), "{text}");
+        let (status, text) = called("14").await;
+        assert_eq!((status, text.contains("\"code\":14")), (StatusCode::SERVICE_UNAVAILABLE, true), "{text}");
+    }
 }
