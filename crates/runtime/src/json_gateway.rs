@@ -213,7 +213,7 @@ mod tests {
         });
         let rule = Rule { path: "/stat", service: "consumer.Shard", method: "Stat" };
         let gateway = router(&Routes::from(service), &[rule], &[], 1024);
-        let response = gateway.oneshot(Request::post("/stat").body("{}".into()).unwrap()).await.unwrap();
+        let response = gateway.oneshot(Request::post("/stat").body(Body::from("{}")).unwrap()).await.unwrap();
         let status = response.status();
         let text = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
         (status, String::from_utf8(text.to_vec()).unwrap())
