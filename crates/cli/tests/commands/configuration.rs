@@ -145,7 +145,7 @@ fn mistakes_in_a_file_are_named() {
     std::fs::write(dir.path().join("gazctl.ini"), "[journals.Broker]\nAddress\n").unwrap();
     std::fs::write(dir.path().join("gazette.ini"), "[Broker]\n\nLimit = many\n").unwrap();
     for (line, said) in [
-        ("journals list", "error: gazctl.ini:2: expected key = value, found \"Address\"\n"),
+        ("journals list", "error: gazctl.ini:2: expected key = value, found no equals sign\n"),
         ("serve", "error: gazette.ini:3: invalid value 'many' for '--broker.limit <COUNT>': invalid digit"),
     ] {
         let output = in_dir(dir.path(), line).output().unwrap();
