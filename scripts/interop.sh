@@ -16,8 +16,8 @@ status=0
 if [ "$status" != 0 ]; then
   tail -3 "$cache/download.log" >&2
   [ "$status" != 124 ] || echo "i/o timeout: no answer within 5 minutes" >>"$cache/download.log"
-  # What a network that is not there looks like; anything else is a fault.
-  if grep -qE 'no such host|dial tcp|i/o timeout|connection (refused|reset)|network is unreachable|handshake timeout' "$cache/download.log"; then
+  # What a network that is not there, or lets nothing through, looks like; anything else is a fault.
+  if grep -qE 'no such host|dial tcp|403 Forbidden|i/o timeout|connection (refused|reset)|network is unreachable|handshake timeout' "$cache/download.log"; then
     echo "interop: skipped, the Go modules cannot be fetched: $(tail -1 "$cache/download.log")"
     exit 0
   fi
