@@ -8,7 +8,7 @@ use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 
 use crate::capability::Capability;
-use crate::claims::Claims;
+use crate::claims::{Claims, WireClaims};
 use crate::error::KeysError;
 use crate::keys::Keys;
 
@@ -128,6 +128,14 @@ impl Authorizer {
         matches!(self.0, Kind::Signs(_))
     }
 
+    /// Whether requests see everything that there is, as far as that can be told without the keys: with a token that selects,
+    /// or that cannot be read, something may be missing from every answer.
+    pub fn reaches_everything(&self) -> bool {
+        let Kind::Sends(header) = &self.0 else { return true };
+        let token = header.to_str().ok().and_then(|header| header.strip_prefix("Bearer "));
+        token.and_then(claimed).is_some_and(|claims| claims.selector.is_everything())
+    }
+
     /// The header of a request which needs `grant`, if one is sent. `now` is since the Unix epoch.
     pub fn header(&self, grant: Grant, now: Duration) -> Option<MetadataValue<Ascii>> {
         let mut header: MetadataValue<Ascii> = match &self.0 {
@@ -151,6 +159,11 @@ impl Authorizer {
     }
 }
 
+/// What a token says, whoever signed it.
+fn claimed(token: &str) -> Option<Claims> {
+    jsonwebtoken::dangerous::insecure_decode::<WireClaims>(token).ok()?.claims.into_claims().ok()
+}
+
 impl fmt::Debug for Authorizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.0 {
@@ -158,5 +171,25 @@ impl fmt::Debug for Authorizer {
             Kind::Signs(_) => "Authorizer(signs)",
             Kind::Sends(_) => "Authorizer(sends a token)",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_which_selects_or_cannot_be_read_does_not_reach_everything() {
+        let keys = Keys::parse("c2VjcmV0").unwrap();
+        let sends = |selector| {
+            let claims = Claims { capability: Capability::LIST, selector, ..Claims::default() };
+            Authorizer::bearer(&keys.sign(&claims)).unwrap().reaches_everything()
+        };
+        assert!(sends(LabelSelector::everything()));
+        assert!(!sends(LabelSelector::include([("name", "a/journal")])));
+        let exclude = LabelSelector::include([("name", "a/journal")]).include;
+        assert!(!sends(LabelSelector { include: None, exclude }));
+        assert!(!Authorizer::bearer("of another form").unwrap().reaches_everything());
+        assert!(Authorizer::none().reaches_everything() && Authorizer::signing(keys).reaches_everything());
     }
 }

@@ -1,5 +1,6 @@
 //! What commands have in common: options, clients, and the tasks which serve them.
 
+use auth::Authorizer;
 use client::{ClientError, ClientOptions, JournalClient};
 use fragment::compress::Levels;
 use proto::protocol::LabelSelector;
@@ -89,6 +90,21 @@ impl Session {
         let client = JournalClient::new(&args.broker.address, options.clone())?;
         let (timeout, address) = (args.timeout, args.broker.address.clone());
         Ok(Session { clock, entropy, tasks, client, options, timeout, address, _logging: logging })
+    }
+
+    /// That commands which delete what nobody needs see everybody. `option` is that of the token which `authorizer` may send.
+    ///
+    /// # Errors
+    /// If the token does not reach everything: what is hidden would look as if it did not need anything.
+    pub fn require_everything(authorizer: &Authorizer, option: &str) -> Result<(), BoxError> {
+        match authorizer.reaches_everything() {
+            true => Ok(()),
+            false => Err(format!(
+                "{option}: the token does not reach everything (expected one without a selector): what it hides may need \
+                 what would be deleted"
+            )
+            .into()),
+        }
     }
 
     /// Fragment stores, to be used by this command itself, with the credentials of its environment.

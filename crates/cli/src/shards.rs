@@ -10,6 +10,7 @@ mod referenced;
 mod unassign;
 
 use crate::session::{Session, SessionArgs};
+use auth::Authorizer;
 use clap::{Args, Subcommand};
 use client::{ClientOptions, ShardClient};
 use proto::consumer::{ListRequest, ListResponse};
@@ -89,7 +90,7 @@ enum Command {
     ///
     /// A log is kept whole until its shard has stored all of its hints, which takes as many recoveries as it has backups of
     /// hints. Shards of other consumers which were forked from this one's are not known: do not prune logs that they use.
-    /// Nor are shards and journals which an access token does not reach: use one that reaches all.
+    /// Access tokens must reach all shards and journals.
     /// Works on the stores of the logs, with this command's own credentials, and --broker.file-root for file stores.
     #[command(after_help = "Examples:\n  \
         courant shards prune -l id:prefix=summer/ --dry-run\n  \
@@ -102,6 +103,8 @@ struct ShardSession {
     session: Session,
     shards: ShardClient,
     address: String,
+    /// Of requests to the consumer.
+    authorizer: Authorizer,
 }
 
 impl ShardSession {
@@ -127,9 +130,9 @@ pub async fn run(args: ShardsArgs) -> Result<(), BoxError> {
     let consumer = args.consumer;
     let authorizer = client::consumer_authorizer_of(&consumer)?;
     let tls = ClientTls::load(consumer.tls.options().client()?, &session.clock)?;
-    let options = ClientOptions { authorizer, tls, ..session.options.clone() };
+    let options = ClientOptions { authorizer: authorizer.clone(), tls, ..session.options.clone() };
     let shards = ShardClient::new(&consumer.address, options)?;
-    let session = ShardSession { session, shards, address: consumer.address };
+    let session = ShardSession { session, shards, address: consumer.address, authorizer };
     match args.command {
         Command::List(args) => list::run(&session, args).await,
         Command::Apply(args) => apply::run(&session, args).await,

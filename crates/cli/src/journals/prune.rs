@@ -66,7 +66,11 @@ struct Pruner<'a> {
 }
 
 /// Runs the command. Prints each deleted fragment, with its store.
+///
+/// # Errors
+/// If the session's token does not reach everything, before anything is asked or deleted.
 pub async fn run(session: &Session, args: PruneArgs) -> Result<(), BoxError> {
+    Session::require_everything(&session.options.authorizer, "--broker.auth-token")?;
     let selector = args.select.parse()?;
     let listing = session.request("listing journals", session.client.list(selector)).await?;
     let specs: Vec<JournalSpec> = listing.journals.into_iter().filter_map(|journal| journal.spec).collect();

@@ -6,7 +6,7 @@
 
 use super::ShardSession;
 use crate::output::{count_text, deleted_text, is_broken_pipe, print};
-use crate::session::SelectorArgs;
+use crate::session::{SelectorArgs, Session};
 use crate::terminal::{Output, Progress};
 use broker::is_of_another_journal;
 use fragment::Fragment;
@@ -70,7 +70,12 @@ impl Counts {
 }
 
 /// Runs the command. Prints each deleted fragment, with its store.
+///
+/// # Errors
+/// If one of the tokens does not reach everything, before anything is asked or deleted.
 pub async fn run(session: &ShardSession, args: PruneArgs) -> Result<(), BoxError> {
+    Session::require_everything(&session.session.options.authorizer, "--broker.auth-token")?;
+    Session::require_everything(&session.authorizer, "--consumer.auth-token")?;
     let selected = list(session, args.select.parse()?).await?;
     let all = list(session, LabelSelector::default()).await?;
     let needed = needed(session, &all).await;

@@ -118,3 +118,21 @@ fn every_command_has_a_manual_page() {
     let output = courant().arg("man").arg(&file).output().unwrap();
     assert!(text(&output.stderr).starts_with("error: writing the manual to "), "{output:?}");
 }
+
+#[test]
+fn nothing_is_pruned_with_a_token_that_hides_what_others_need() {
+    let mut token = courant();
+    token.args(["token", "--auth-keys", "c2VjcmV0", "--allow", "LIST,READ,APPLY", "-l", "name=a/one"]);
+    let token = run(token, b"");
+    for (command, option) in [
+        ("journals", "--broker.auth-token"),
+        ("shards", "--broker.auth-token"),
+        ("shards", "--consumer.auth-token"),
+    ] {
+        let args = [command, "prune", "-l", "name=a/one", "--timeout", "1s", option, token.trim()];
+        let output = courant().args(args).output().unwrap();
+        let said = format!("error: {option}: the token does not reach everything");
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+        assert!(text(&output.stderr).starts_with(&said), "{}", text(&output.stderr));
+    }
+}
