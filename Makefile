@@ -24,8 +24,8 @@ help: ## Show this help
 setup: ## Install what the build needs and build RocksDB once per machine
 	@scripts/setup.sh build
 
-build: setup ## Build courant, chunker, summer and visits in release mode
-	cargo build --release --locked -p cli -p stream-sum -p visits
+build: setup ## Build courant and the examples in release mode
+	cargo build --release --locked -p cli -p stream-sum -p visits -p word-count -p bike-share
 
 demo: build ## Run broker, summers and chunker as processes, kill two, verify every sum (STREAMS=, CHUNKS=, WORKERS=)
 	cargo build --release --locked -p tests --bin demo
