@@ -3,13 +3,16 @@
 //!
 //! It has two halves. [`Scatter`] sends: it travels with the spool, so that peers see exactly the messages which the local
 //! spool is applied, in the same order. [`Gather`] receives: one response of each peer for each message that asked for
-//! acknowledgement, in order, any number of messages behind. The first failure of either half is kept; a pipeline that has
-//! failed is torn down, and its journal synchronises anew.
+//! acknowledgement, in order, any number of messages behind; and while nothing is owed it watches for the end of a peer's
+//! stream. The first failure of either half is kept; a pipeline that has failed is torn down, and its journal synchronises
+//! anew.
 //!
 //! A journal with one replica has a pipeline without peers: the same steps, to nobody.
 
 mod sync;
 
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -279,6 +282,32 @@ impl Scatter {
 }
 
 impl Gather {
+    /// Whether there is nobody to hear from.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.peers.is_empty()
+    }
+
+    /// Waits until a peer's stream ends, or brings what was not asked for, while no response is owed; for ever if none does.
+    /// May be dropped and called again.
+    pub(crate) async fn broken(&mut self) -> PipelineError {
+        poll_fn(|cx| {
+            for (id, responses) in &mut self.peers {
+                let Poll::Ready(response) = responses.poll_recv(cx) else { continue };
+                return Poll::Ready(match response {
+                    Some(Ok(response)) => PipelineError::Unexpected {
+                        peer: print_id(id),
+                        status: response.status(),
+                        detail: "nothing was asked".to_owned(),
+                    },
+                    Some(Err(status)) => PipelineError::received(id, Some(&status)),
+                    None => PipelineError::received(id, None),
+                });
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
     /// One response of every peer, in the order of the route. May be dropped and called again.
     ///
     /// # Errors

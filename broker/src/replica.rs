@@ -275,6 +275,9 @@ pub(crate) enum AppendError {
     /// The registers that it would leave are larger than spools can keep. It has no effect.
     #[error("registers of {0} bytes are too large (expected at most {max})", max = fragment::spool::REGISTERS_BYTES_MAX)]
     Registers(usize),
+    /// It would end beyond the largest offset. It has no effect.
+    #[error("the journal ends at offset {0}, and an append of this length would end beyond {max}", max = i64::MAX)]
+    OffsetsExhausted(i64),
     /// The replica was torn down with the append in its queue.
     #[error("the replica stopped before the append was settled")]
     Stopped,
@@ -285,7 +288,7 @@ pub(crate) enum AppendError {
 pub(crate) enum Synchronised {
     /// All replicas agree.
     Ready,
-    /// A peer knows of a newer route.
+    /// A peer, or this replica, knows of a newer route.
     ReadThrough(Revision),
     /// The replica is being shut down.
     Closed,

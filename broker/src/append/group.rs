@@ -58,6 +58,8 @@ pub enum Admission {
     Refused(Status, Arc<LabelSet>),
     /// The append's registers cannot be kept: their encoded size in bytes.
     RegistersTooLarge(usize),
+    /// It would end beyond the largest offset. The journal's end.
+    OffsetsExhausted(i64),
     /// The group is closed; this append is to be offered to the next one.
     Deferred,
     /// The group is empty; the replicas must agree on an empty fragment here before this append is offered again.
@@ -134,6 +136,9 @@ impl<'a> GroupFormer<'a> {
             registers.as_ref().map(|set| set.encoded_len()).filter(|size| *size > REGISTERS_BYTES_MAX)
         {
             return Admission::RegistersTooLarge(size);
+        }
+        if self.end.checked_add(offer.length).is_none() {
+            return Admission::OffsetsExhausted(self.end);
         }
         if self.begin_with(roll_to) == Err(Closed) {
             return Admission::Deferred;

@@ -150,6 +150,7 @@ impl Owner {
                 }
                 Admission::Refused(status, registers) => Outcome::Refused(status, registers),
                 Admission::RegistersTooLarge(size) => Outcome::Failed(AppendError::Registers(size)),
+                Admission::OffsetsExhausted(end) => Outcome::Failed(AppendError::OffsetsExhausted(end)),
                 Admission::Suspend(transition) => Outcome::Suspend(transition),
                 Admission::Deferred => break,
                 Admission::Resync(offset) => {
@@ -265,6 +266,10 @@ impl Owner {
             Err(err) => {
                 tracing::error!(journal = %self.place.head.journal, error = %err, "failed to sync appends");
                 self.fail_unsettled(&AppendError::Sync(err));
+                if !self.gather.is_empty() {
+                    // What its peers still answer to these groups is not to be taken for answers to later ones.
+                    self.drop_pipeline();
+                }
                 let end = self.written_end();
                 let wish = self.wish.get_or_insert_default();
                 (wish.roll_to, wish.must_roll) = (end, true);
@@ -282,6 +287,12 @@ impl Owner {
                 self.drop_pipeline();
             }
         }
+    }
+
+    /// The stream of a peer has ended while it owed nothing. The next append, or pulse, synchronises a new pipeline.
+    pub(super) fn on_broken(&mut self, error: &PipelineError) {
+        tracing::info!(journal = %self.place.head.journal, %error, "pipeline has ended");
+        self.drop_pipeline();
     }
 
     /// Answers everything unsettled with `error`. What was written stays in the spool, and is held until the replicas agree

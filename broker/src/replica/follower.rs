@@ -64,7 +64,6 @@ pub(super) fn apply(
         // Nobody may take for durable what is not. The answers to what went before are lost with these.
         applied.responses.clear();
         applied.failure = Some(err.to_string());
-        dir.distrust();
     }
     applied
 }
@@ -106,6 +105,14 @@ fn content(dir: &mut SpoolDir, message: &ReplicateRequest) -> Result<(), String>
     let (found, expected) = (message.content_delta, dir.spool().uncommitted());
     if found != expected {
         return Err(fragment::spool::DeltaMismatch { found, expected }.to_string());
+    }
+    let end = dir.spool().fragment().end;
+    if i64::try_from(message.content.len())
+        .ok()
+        .and_then(|len| end.checked_add(found)?.checked_add(len))
+        .is_none()
+    {
+        return Err(format!("content which would end beyond offset {}, after {end}", i64::MAX));
     }
     dir.write(&[Bytes::clone(&message.content)]).map_err(|err| err.to_string())
 }

@@ -51,6 +51,7 @@ enum Event {
     Worked(Worked),
     Synced(Synced),
     Acknowledged(Result<(), PipelineError>),
+    Broken(PipelineError),
     Round(Result<Vec<(Id, ReplicateResponse)>, PipelineError>),
     Mark(Mark),
     Brought(Brought),
@@ -179,6 +180,7 @@ impl Owner {
                 Event::Worked(worked) => self.on_worked(worked),
                 Event::Synced(synced) => self.on_synced(synced),
                 Event::Acknowledged(outcome) => self.on_acknowledged(outcome),
+                Event::Broken(error) => self.on_broken(&error),
                 Event::Round(round) => self.on_round(round),
                 Event::Mark(mark) => self.on_mark(mark),
                 Event::Brought(brought) => self.on_brought(brought),
@@ -219,15 +221,16 @@ impl Owner {
         let room = QUEUE_MAX.saturating_sub(self.queue.len());
         let stopped = self.deps.tasks.token().clone();
         let is_proposed = self.agreeing.as_ref().is_some_and(|agreeing| agreeing.proposed.is_some());
+        let is_owed = is_proposed || self.ledger.lacks_acknowledgement();
+        // Neither is anything asked at this moment.
+        let owes_nothing = !is_owed && self.writer.is_some() && self.agreeing.is_none();
         let clock = &self.deps.clock;
         tokio::select! {
             biased;
             () = stopped.cancelled() => Event::Stopped,
             worked = finished(&mut self.work) => Event::Worked(worked),
             synced = finished(&mut self.syncing) => Event::Synced(synced),
-            gathered = gathered(&mut self.gather, is_proposed), if is_proposed || self.ledger.lacks_acknowledgement() => {
-                gathered
-            }
+            gathered = gathered(&mut self.gather, is_proposed, owes_nothing), if is_owed || owes_nothing => gathered,
             mark = self.adoption.answered() => Event::Mark(mark),
             () = at(clock, self.yield_at), if self.following.is_some() && self.writer.is_some() => Event::Yield,
             received = self.inbox.recv_many(batch, room), if room > 0 && self.farewell.is_none() => match received {
@@ -360,11 +363,11 @@ impl Owner {
 
     /// Ends the replica: its current fragment completes, so that it is stored; or everything goes.
     async fn close(&mut self) {
-        let Some((farewell, reply)) = self.farewell.take() else { return };
         self.inbox.close();
         while let Ok(message) = self.inbox.try_recv() {
             self.on_message(message);
         }
+        let Some((farewell, reply)) = self.farewell.take() else { return };
         self.end_following();
         self.drop_pipeline();
         if farewell == Farewell::Deleted {
@@ -415,11 +418,12 @@ pub(super) async fn finished<T>(future: &mut Option<BoxFuture<'static, T>>) -> T
     }
 }
 
-/// What peers answer: to the proposal of a synchronisation, or to groups.
-async fn gathered(gather: &mut Gather, is_proposed: bool) -> Event {
-    match is_proposed {
-        true => Event::Round(gather.round().await),
-        false => Event::Acknowledged(gather.acknowledged().await),
+/// What peers answer: to the proposal of a synchronisation, or to groups; or how the stream of one ends that owes nothing.
+async fn gathered(gather: &mut Gather, is_proposed: bool, owes_nothing: bool) -> Event {
+    match (is_proposed, owes_nothing) {
+        (true, _) => Event::Round(gather.round().await),
+        (false, true) => Event::Broken(gather.broken().await),
+        (false, false) => Event::Acknowledged(gather.acknowledged().await),
     }
 }
 

@@ -63,6 +63,10 @@ impl SyncWish {
 impl Owner {
     /// A pipeline over the header's route is wanted. The newest route wins.
     pub(super) fn on_synchronise(&mut self, header: Header, reply: Reply) {
+        if header.revision() < self.synced_at {
+            // Resolved before this replica took part in a newer one: its route may lack replicas which have joined since.
+            return drop(reply.send(Ok(Synchronised::ReadThrough(self.synced_at))));
+        }
         if let Some(agreeing) = &mut self.agreeing {
             let is_wanted = header.route.as_ref().is_some_and(|route| route.equivalent(&agreeing.route));
             if is_wanted || header.revision() < agreeing.revision {
@@ -142,7 +146,10 @@ impl Owner {
         let agreeing = self.agreeing.as_ref().expect("a proposal belongs to a synchronisation");
         let mut writer = self.writer.take().expect("nothing is under way");
         let (revision, now) = (agreeing.revision, self.deps.clock.unix_now());
-        let proposal = next_proposal(writer.dir.spool(), agreeing.roll_to, &self.policy, now);
+        let spool = writer.dir.spool();
+        // A file whose sync failed is left.
+        let roll_to = agreeing.roll_to.or_else(|| writer.dir.is_distrusted().then_some(spool.fragment().end));
+        let proposal = next_proposal(spool, roll_to, &self.policy, now);
         let registers = registers.unwrap_or_else(|| writer.dir.spool().registers().clone());
         let propose = move || {
             let outcome = writer.synchronise(&proposal, &registers, revision, now);

@@ -1,6 +1,7 @@
 mod following;
 
 use std::path::Path;
+use std::pin::pin;
 
 use bytes::Bytes;
 use fragment::Sum;
@@ -482,6 +483,29 @@ impl Peer {
     }
 }
 
+/// A replica, and the peers that it connects to.
+async fn start_with_peers(durability: Durability) -> (Fixture, mpsc::UnboundedReceiver<Peer>) {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), ImageDisk::default());
+    let (connected, peers) = mpsc::unbounded_channel();
+    let deps =
+        ReplicaDeps { connector: Arc::new(Connector(connected)), ..deps(&disk, dir.path(), durability) };
+    let replica = Replica::start(journal(), Revision(7), Arc::new(spec(&[])), deps.clone());
+    (Fixture { dir, disk, deps, replica }, peers)
+}
+
+/// Synchronises with a peer which agrees.
+async fn agreed(fixture: &Fixture, peers: &mut mpsc::UnboundedReceiver<Peer>) -> Peer {
+    let peer = async {
+        let mut peer = within(peers.recv()).await.unwrap();
+        peer.next().await;
+        peer.answer(ReplicateResponse::default()).await;
+        peer
+    };
+    let (synchronised, peer) = futures::join!(fixture.synchronise(&["peer"]), peer);
+    assert_eq!(synchronised.unwrap(), Synchronised::Ready);
+    peer
+}
+
 struct Connector(mpsc::UnboundedSender<Peer>);
 
 impl PeerConnector for Connector {
@@ -495,14 +519,7 @@ impl PeerConnector for Connector {
 
 #[tokio::test]
 async fn content_is_visible_once_every_replica_has_it_and_a_failed_peer_means_a_new_pipeline() {
-    let (dir, disk) = (tempfile::tempdir().unwrap(), ImageDisk::default());
-    let (connected, mut peers) = mpsc::unbounded_channel();
-    let deps = ReplicaDeps {
-        connector: Arc::new(Connector(connected)),
-        ..deps(&disk, dir.path(), Durability::Process)
-    };
-    let replica = Replica::start(journal(), Revision(7), Arc::new(spec(&[])), deps.clone());
-    let fixture = Fixture { dir, disk, deps, replica };
+    let (fixture, mut peers) = start_with_peers(Durability::Process).await;
 
     // The peer holds more: all roll to its end, and take its registers.
     let peer = async {
@@ -535,12 +552,16 @@ async fn content_is_visible_once_every_replica_has_it_and_a_failed_peer_means_a_
         peer.answer(ReplicateResponse::default()).await;
         peer
     };
-    let (outcome, peer) = futures::join!(fixture.queue(b"hello", Wants::default(), &[]), answering);
+    let (outcome, mut peer) = futures::join!(fixture.queue(b"hello", Wants::default(), &[]), answering);
     assert_eq!(place(outcome), (100, 105));
     assert_eq!(fixture.view().index.end(), 105);
 
-    drop(peer);
-    let error = error(fixture.queue(b"lost?", Wants::default(), &[]).await);
+    let dying = async {
+        while peer.next().await.content != b"lost?"[..] {}
+        drop(peer);
+    };
+    let (outcome, ()) = futures::join!(fixture.queue(b"lost?", Wants::default(), &[]), dying);
+    let error = error(outcome);
     assert!(error.contains(r#" zone:"zone" suffix:"peer" : "#), "{error}");
     assert!(
         matches!(fixture.queue(b"x", Wants::default(), &[]).await, Outcome::Resolve),
@@ -554,4 +575,97 @@ async fn content_is_visible_once_every_replica_has_it_and_a_failed_peer_means_a_
     };
     let (synchronised, ()) = futures::join!(fixture.synchronise(&["peer"]), peer);
     assert_eq!(synchronised.unwrap(), Synchronised::Ready);
+}
+
+#[tokio::test]
+async fn a_peer_that_dies_while_nothing_is_appended_costs_no_append() {
+    let (fixture, mut peers) = start_with_peers(Durability::Process).await;
+    let has_no_pipeline = |view: &IndexView| view.head.as_ref().unwrap().route.is_none();
+    let peer = agreed(&fixture, &mut peers).await;
+    drop(peer);
+    fixture.until(has_no_pipeline).await;
+    let outcome = fixture.queue(b"x", Wants::default(), &[]).await;
+    assert!(matches!(outcome, Outcome::Resolve), "{outcome:?}");
+
+    // So it is if the peer says what nobody has asked for.
+    let peer = agreed(&fixture, &mut peers).await;
+    assert_eq!(fixture.view().head.unwrap().end, 0, "nothing was written");
+    peer.answer(ReplicateResponse::default()).await;
+    fixture.until(has_no_pipeline).await;
+}
+
+#[tokio::test]
+async fn a_group_is_not_acknowledged_by_what_a_peer_says_of_one_whose_sync_failed() {
+    let (fixture, mut peers) = start_with_peers(Durability::Disk).await;
+    let mut peer = agreed(&fixture, &mut peers).await;
+    for content in [b"one", b"two"] {
+        let committed = async {
+            while !peer.next().await.acknowledge {}
+            peer.answer(ReplicateResponse::default()).await;
+        };
+        let (outcome, ()) = futures::join!(fixture.queue(content, Wants::default(), &[]), committed);
+        place(outcome);
+    }
+    fixture.disk.fail_syncs(true);
+    let sent = async {
+        while !peer.next().await.acknowledge {}
+        peer
+    };
+    let (outcome, peer) = futures::join!(fixture.queue(b"three", Wants::default(), &[]), sent);
+    assert!(matches!(&outcome, Outcome::Failed(AppendError::Sync(_))), "{outcome:?}");
+    fixture.disk.fail_syncs(false);
+    // The peer has committed it, and says so. That says nothing of what is sent next.
+    drop(peer.responses.send(Ok(ReplicateResponse::default())).await);
+    let outcome = fixture.queue(b"four", Wants::default(), &[]).await;
+    assert!(matches!(outcome, Outcome::Resolve), "{outcome:?}");
+    let opening = async { within(peers.recv()).await.unwrap().next().await.proposal.unwrap() };
+    let synchronised = async { drop(fixture.synchronise(&["peer"]).await) };
+    let (opening, ()) = futures::join!(opening, synchronised);
+    assert_eq!((opening.begin, opening.end), (11, 11), "the file is left");
+}
+
+#[tokio::test]
+async fn a_route_that_was_superseded_does_not_come_back() {
+    let (fixture, mut peers) = start_with_peers(Durability::Process).await;
+    let stale = header(&[]);
+    let mut newer = header(&["peer"]);
+    newer.etcd.as_mut().unwrap().revision = 20;
+    let peer = async {
+        let mut peer = within(peers.recv()).await.unwrap();
+        peer.next().await;
+        peer.answer(ReplicateResponse::default()).await;
+        peer
+    };
+    let (synchronised, _peer) = futures::join!(within(fixture.replica.synchronise(newer)), peer);
+    assert_eq!(synchronised.unwrap(), Synchronised::Ready);
+    // Whoever asks was resolved before, and would append without the peer.
+    let synchronised = within(fixture.replica.synchronise(stale)).await.unwrap();
+    assert_eq!(synchronised, Synchronised::ReadThrough(Revision(20)));
+    assert_eq!(fixture.view().head.unwrap().route.unwrap().members.len(), 2);
+}
+
+#[tokio::test]
+async fn an_append_that_comes_while_its_replica_closes_is_resolved_again() {
+    let fixture = Fixture::start(Durability::Disk, spec(&[])).await;
+    fixture.append(b"one").await;
+    fixture.append(b"two").await;
+    let (clock, commits) = (Clock::system(), fixture.deps.metrics.commits.get());
+    fixture.disk.hold_syncs(true);
+    let mut under_way = pin!(fixture.queue(b"three", Wants::default(), &[]));
+    assert!(futures::poll!(under_way.as_mut()).is_pending());
+    while fixture.deps.metrics.commits.get() == commits {
+        clock.sleep(Duration::from_millis(1)).await;
+    }
+    let mut closed = pin!(fixture.replica.clone().shutdown(Farewell::Handover));
+    assert!(futures::poll!(closed.as_mut()).is_pending());
+    let inbox = &fixture.replica.inner.messages;
+    while inbox.capacity() < inbox.max_capacity() {
+        clock.sleep(Duration::from_millis(1)).await;
+    }
+    let mut late = pin!(fixture.queue(b"late", Wants::default(), &[]));
+    assert!(futures::poll!(late.as_mut()).is_pending());
+    fixture.disk.hold_syncs(false);
+    let (under_way, late, ()) = futures::join!(under_way, late, within(closed));
+    assert_eq!(place(under_way), (6, 11));
+    assert!(matches!(late, Outcome::Resolve), "{late:?}");
 }

@@ -5,7 +5,8 @@
 //! - A file gets its final name only once its manifest holds a first commit, of an empty fragment.
 //! - A commit's record is written after its content, and everything is synced before it is said to be durable.
 //! - The spool leaves a file for a new one only, and by creating the new one, so that the newest file always tells the
-//!   journal's end and registers. Older files are complete.
+//!   journal's end and registers. Older files are complete, and synced before the newer one has its name: a loss of power
+//!   leaves no gap between them.
 //! - A failed call leaves the spool as it was. What it wrote is overwritten later, and no record vouches for it.
 
 use std::io;
@@ -106,8 +107,6 @@ pub(crate) struct SpoolDir {
     current: Option<CurrentFile>,
     next_file: u64,
     synced_at: Revision,
-    /// A sync of the current file failed.
-    is_distrusted: bool,
 }
 
 /// The file of the spool's fragment.
@@ -174,7 +173,7 @@ impl SpoolDir {
         next_file: u64,
         synced_at: Revision,
     ) -> SpoolDir {
-        SpoolDir { place, spool, current, next_file, synced_at, is_distrusted: false }
+        SpoolDir { place, spool, current, next_file, synced_at }
     }
 
     /// The place, what is written, and the number of the next file.
@@ -193,18 +192,13 @@ impl SpoolDir {
         self.synced_at
     }
 
-    /// A sync of the current file failed: nothing more is to be committed to it.
-    pub(crate) fn distrust(&mut self) {
-        self.is_distrusted = self.current.is_some();
-    }
-
-    /// Whether the current file is to be left.
+    /// Whether the current file is to be left, since a sync of it failed: nothing more is to be committed to it.
     pub(crate) fn is_distrusted(&self) -> bool {
-        self.is_distrusted
+        self.current.as_ref().is_some_and(|current| current.file.is_distrusted())
     }
 
     /// Records that the replicas of the route of `revision` agree on the spool, or are about to. A spool without a file has
-    /// nothing that they could go on without.
+    /// nothing that they could go on without; in place of one that is to be left, its successor records it.
     ///
     /// # Errors
     /// If it cannot be recorded.
@@ -212,6 +206,7 @@ impl SpoolDir {
         let commit = self.state(revision);
         if self.synced_at != revision
             && let Some(current) = &mut self.current
+            && !current.file.is_distrusted()
         {
             current.record(commit)?;
             if self.place.durability == Durability::Disk {
@@ -257,8 +252,8 @@ impl SpoolDir {
         let applied = self.spool.propose(proposal, registers, now);
         let completed = applied.rolled.and_then(|rolled| rolled.completed);
         let outcome = match (&completed, &self.current) {
-            (Some(_), _) => self.create_file(),
-            (None, Some(_)) if self.is_distrusted => self.create_file(),
+            (Some(_), _) => self.sync_former().and_then(|()| self.create_file()),
+            (None, Some(_)) if self.is_distrusted() => self.create_file(),
             (None, Some(_)) if same(&before, &self.spool) => return Ok(None),
             (None, Some(_)) => self.rebase(),
             (None, None) if self.spool.fragment().begin == 0 && self.spool.registers().is_empty() => {
@@ -268,7 +263,6 @@ impl SpoolDir {
         };
         match outcome {
             Ok(current) => {
-                self.is_distrusted = false;
                 let former = self.current.replace(current);
                 let with_file = |completed| {
                     let file = former.expect("a fragment with content has a file").file;
@@ -358,6 +352,16 @@ impl SpoolDir {
         let applied = self.spool.propose(&proposal, registers, now);
         assert_eq!(applied.outcome, Outcome::Committed { bytes }, "a spool accepts its own extension");
         Ok(())
+    }
+
+    /// Syncs the file that is about to be left, unless that has failed before.
+    fn sync_former(&self) -> Result<(), SpoolError> {
+        match &self.current {
+            Some(current) if self.place.durability == Durability::Disk && !current.file.is_distrusted() => {
+                current.file.sync()
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Makes the file of the spool's fragment, which is empty, and records that.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fragment::spool::CONTENT_AT;
 
@@ -18,11 +18,13 @@ pub struct LocalFile {
     file: Arc<dyn DiskFile>,
     path: Arc<PathBuf>,
     begin: i64,
+    /// A sync of the file failed. Held while there is one, so that none is mistaken for one which succeeds.
+    sync_failed: Arc<Mutex<bool>>,
 }
 
 impl LocalFile {
     pub(crate) fn new(file: Arc<dyn DiskFile>, path: PathBuf, begin: i64) -> LocalFile {
-        LocalFile { file, path: Arc::new(path), begin }
+        LocalFile { file, path: Arc::new(path), begin, sync_failed: Arc::default() }
     }
 
     /// The same file, of a fragment that begins elsewhere: the former one was empty.
@@ -57,9 +59,21 @@ impl LocalFile {
         &self.file
     }
 
-    /// Returns once everything written survives a loss of power. Blocks.
+    /// Returns once everything written survives a loss of power. Blocks. Once that has failed it fails for good: the kernel
+    /// tells only once of pages that it could not write, and may have forgotten which they were.
     pub(crate) fn sync(&self) -> Result<(), SpoolError> {
-        self.file.sync_data().map_err(|err| io_error("syncing", &self.path, err))
+        let mut has_failed = self.sync_failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = match *has_failed {
+            true => Err(io::Error::other("an earlier sync of it failed")),
+            false => self.file.sync_data(),
+        };
+        *has_failed = outcome.is_err();
+        outcome.map_err(|err| io_error("syncing", &self.path, err))
+    }
+
+    /// Whether a sync of the file has failed.
+    pub(crate) fn is_distrusted(&self) -> bool {
+        *self.sync_failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the file's name away. Blocks.

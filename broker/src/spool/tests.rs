@@ -188,6 +188,29 @@ fn a_full_disk_fails_the_append_and_leaves_nothing_of_it() {
 }
 
 #[test]
+fn a_file_whose_sync_failed_is_not_synced_by_trying_again_and_is_left() {
+    let disk = ImageDisk::default();
+    let mut dir = adopt(&disk, Durability::Disk).dir;
+    append(&mut dir, "one");
+    let file = dir.written().file.unwrap();
+    disk.fail_syncs(true);
+    file.sync().unwrap_err();
+    disk.fail_syncs(false);
+    // The kernel tells of what it lost only once.
+    append(&mut dir, "two");
+    let again = dir.written().file.unwrap().sync().unwrap_err().to_string();
+    expect!["syncing /data/spools/a%2Fjournal/0000000000000000.spool: an earlier sync of it failed"]
+        .assert_eq(&again);
+    assert!(dir.is_distrusted());
+    // Nothing keeps the spool from leaving it.
+    dir.mark_synced(proto::Revision(9)).unwrap();
+    assert_eq!(roll_to(&mut dir, 6).unwrap().file.path(), file.path());
+    append(&mut dir, "three");
+    dir.written().file.unwrap().sync().unwrap();
+    assert_eq!((dir.is_distrusted(), adopt(&disk, Durability::Disk).dir.synced_at().0), (false, 9));
+}
+
+#[test]
 fn journals_have_directories_of_their_own() {
     let name = |journal: &str| {
         let head = Head { journal: JournalName::parse(journal).unwrap(), incarnation: 1, create_revision: 0 };
@@ -202,18 +225,22 @@ fn journals_have_directories_of_their_own() {
     assert!(long("x").len() <= 255, "{}", long("x").len());
 }
 
-/// What the journal held after an operation number.
-struct Acknowledged {
-    ops: usize,
+/// What the journal held after a commit, and the operation number at which that was acknowledged, if it was.
+struct Committed {
     content: Vec<u8>,
     author: String,
+    acknowledged: Option<usize>,
 }
 
-/// Runs random appends and rolls, and records what was acknowledged when.
-fn random_run(disk: &ImageDisk, durability: Durability, entropy: &Entropy) -> Vec<Acknowledged> {
+/// Commits that a replica writes before it waits for the sync of the first of them.
+const UNSYNCED_MAX: usize = 4;
+
+/// Runs random appends and rolls, and records what was committed, and acknowledged when. Syncs lag behind.
+fn random_run(disk: &ImageDisk, durability: Durability, entropy: &Entropy) -> Vec<Committed> {
     let mut dir = adopt(disk, durability).dir;
     let mut content = Vec::new();
-    let mut acknowledged = vec![Acknowledged { ops: 0, content: Vec::new(), author: String::new() }];
+    let mut committed = vec![Committed { content: Vec::new(), author: String::new(), acknowledged: Some(0) }];
+    let mut unsynced: Vec<LocalFile> = Vec::new();
     for step in 0..24 {
         if entropy.below(4) == 0 {
             let end = dir.spool().fragment().end;
@@ -236,33 +263,38 @@ fn random_run(disk: &ImageDisk, durability: Durability, entropy: &Entropy) -> Ve
             continue;
         };
         content.extend(bytes);
-        if durability == Durability::Disk {
-            dir.written().file.unwrap().sync().unwrap();
+        committed.push(Committed { content: content.clone(), author, acknowledged: None });
+        unsynced.extend(dir.written().file);
+        if durability == Durability::Process {
+            unsynced.clear();
+        } else if unsynced.len() < UNSYNCED_MAX && entropy.below(3) > 0 {
+            continue;
         }
-        acknowledged.push(Acknowledged { ops: disk.ops(), content: content.clone(), author });
+        unsynced.drain(..).for_each(|file| file.sync().unwrap());
+        committed.last_mut().unwrap().acknowledged = Some(disk.ops());
     }
-    acknowledged
+    committed
 }
 
 /// What was acknowledged is there, and what is there was acknowledged or was being so.
-fn check_image(image: &ImageDisk, durability: Durability, ops: usize, acknowledged: &[Acknowledged]) {
+fn check_image(image: &ImageDisk, durability: Durability, ops: usize, committed: &[Committed]) {
     let adopted = adopt(image, durability);
     let mut content = Vec::new();
     for CompletedSpool { completed, file } in &adopted.completed {
-        assert_eq!(completed.fragment.begin, content.len() as i64);
+        assert_eq!(completed.fragment.begin, content.len() as i64, "nothing is missing before it");
         let bytes = read(file, &completed.fragment);
         assert_eq!(Sum::of(&bytes), completed.fragment.sum);
         content.extend(bytes);
     }
     let Written { fragment, registers, file } = adopted.dir.written();
     if let Some(file) = file {
-        assert_eq!(fragment.begin, content.len() as i64);
+        assert_eq!(fragment.begin, content.len() as i64, "nothing is missing before it");
         content.extend(read(&file, &fragment));
     }
     let author = registers.value_of("author").unwrap_or_default();
-    let known = acknowledged.iter().position(|state| state.content == content && state.author == author);
+    let known = committed.iter().position(|state| state.content == content && state.author == author);
     let known = known.unwrap_or_else(|| panic!("{} bytes by {author:?} were never committed", content.len()));
-    let latest = acknowledged.iter().rposition(|state| state.ops <= ops).unwrap();
+    let latest = committed.iter().rposition(|state| state.acknowledged.is_some_and(|at| at <= ops)).unwrap();
     assert!(known >= latest, "commit {latest} was acknowledged, and only {known} is there");
 }
 
@@ -279,9 +311,9 @@ fn every_image_that_a_killed_process_leaves_has_every_acknowledged_append() {
     let entropy = Entropy::seeded(seed());
     for _ in 0..4 {
         let disk = ImageDisk::default();
-        let acknowledged = random_run(&disk, Durability::Process, &entropy);
+        let committed = random_run(&disk, Durability::Process, &entropy);
         for ops in 0..=disk.ops() {
-            check_image(&disk.after_kill(ops, &entropy), Durability::Process, ops, &acknowledged);
+            check_image(&disk.after_kill(ops, &entropy), Durability::Process, ops, &committed);
         }
     }
 }
@@ -291,9 +323,9 @@ fn every_image_that_a_loss_of_power_leaves_has_every_synced_append() {
     let entropy = Entropy::seeded(seed());
     for _ in 0..4 {
         let disk = ImageDisk::default();
-        let acknowledged = random_run(&disk, Durability::Disk, &entropy);
+        let committed = random_run(&disk, Durability::Disk, &entropy);
         for ops in 0..=disk.ops() {
-            check_image(&disk.after_power_loss(ops, &entropy), Durability::Disk, ops, &acknowledged);
+            check_image(&disk.after_power_loss(ops, &entropy), Durability::Disk, ops, &committed);
         }
     }
 }

@@ -310,6 +310,18 @@ fn registers_beyond_what_a_spool_keeps_are_refused() {
     assert_eq!(group.unwrap().bytes, 1);
 }
 
+#[test]
+fn an_append_that_would_end_beyond_all_offsets_is_refused_and_the_next_one_may_fit() {
+    let mut journal = new_journal(100);
+    let end = i64::MAX - 3;
+    let empty = Fragment::empty(journal.spool.fragment().journal.clone(), end, Codec::None);
+    drop(journal.spool.propose(&empty, &LabelSet::default(), NOW));
+    let (admissions, group) = journal.group(&[parse("4").offer(), parse("3").offer()]);
+    assert_eq!(admissions[0], Admission::OffsetsExhausted(end));
+    assert!(matches!(&admissions[1], Admission::Joined(place) if place.end == i64::MAX), "{admissions:?}");
+    assert_eq!(group.unwrap().bytes, 3);
+}
+
 fn offer() -> impl Strategy<Value = String> {
     let length = prop_oneof![Just(0), 1..80_i64];
     let conditions = prop_oneof![

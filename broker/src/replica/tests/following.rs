@@ -4,6 +4,7 @@ use futures::StreamExt;
 
 use super::*;
 use crate::replica::follow::Follow;
+use crate::spool::{SpoolDir, SpoolPlace};
 
 /// The primary's end of a Replicate stream.
 struct Primary {
@@ -144,6 +145,15 @@ async fn messages_out_of_order_end_the_stream_and_leave_nothing() {
 }
 
 #[tokio::test]
+async fn content_beyond_the_largest_offset_ends_the_stream() {
+    let fixture = start(Durability::Process, spec(&[])).await;
+    let mut primary = rolled_to(&fixture.replica, 4, i64::MAX - 2).await;
+    primary.send(ReplicateRequest { content: Bytes::from_static(b"one"), ..Default::default() });
+    let failure = within(primary.responses.recv()).await.unwrap().unwrap_err();
+    assert!(failure.message().starts_with("content which would end beyond offset "), "{failure}");
+}
+
+#[tokio::test]
 async fn the_stream_of_a_primary_that_hangs_is_cut_off_for_a_newer_one() {
     let fixture = start(Durability::Process, spec(&[])).await;
     let mut zombie = rolled_to(&fixture.replica, 4, 100).await;
@@ -154,6 +164,39 @@ async fn the_stream_of_a_primary_that_hangs_is_cut_off_for_a_newer_one() {
     primary.send(ReplicateRequest { content: Bytes::from_static(b"one"), ..Default::default() });
     primary.send(ReplicateRequest { acknowledge: true, ..proposal(100, b"one") });
     primary.is_ok().await;
+}
+
+#[tokio::test]
+async fn what_a_replica_acknowledges_survives_a_loss_of_power_although_it_rolls() {
+    let fixture = start(Durability::Disk, spec(&[])).await;
+    let mut primary = rolled_to(&fixture.replica, 4, 100).await;
+    let content = |content: &'static [u8]| ReplicateRequest {
+        content: Bytes::from_static(content),
+        ..Default::default()
+    };
+    // As a journal's first two appends come, one close behind the other: they are applied together.
+    primary.send(content(b"one"));
+    primary.send(ReplicateRequest { acknowledge: true, ..proposal(100, b"one") });
+    primary.send(proposal(103, b""));
+    primary.send(content(b"two"));
+    primary.send(ReplicateRequest { acknowledge: true, ..proposal(103, b"two") });
+    primary.is_ok().await;
+    primary.is_ok().await;
+    let ops = fixture.disk.ops();
+    for seed in 0..16 {
+        let image = fixture.disk.after_power_loss(ops, &Entropy::seeded(seed));
+        let head = SpoolHead { journal: journal(), incarnation: 1, create_revision: 7 };
+        let place = SpoolPlace::new(Arc::new(image), fixture.dir.path(), Durability::Disk, head);
+        let adopted = SpoolDir::adopt(place).unwrap();
+        let spans: Vec<_> = adopted
+            .completed
+            .iter()
+            .map(|spool| &spool.completed.fragment)
+            .map(|f| (f.begin, f.end))
+            .collect();
+        let current = adopted.dir.spool().fragment();
+        assert_eq!((&spans[..], current.begin, current.end), (&[(100, 103)][..], 103, 106), "seed {seed}");
+    }
 }
 
 #[tokio::test]
@@ -218,23 +261,8 @@ async fn content_that_others_may_lack_is_not_stored_by_a_replica_that_leaves() {
 
 #[tokio::test]
 async fn a_group_that_was_being_sent_when_the_pipeline_failed_is_not_taken_for_acknowledged() {
-    let (dir, disk) = (tempfile::tempdir().unwrap(), ImageDisk::default());
-    let (connected, mut peers) = mpsc::unbounded_channel();
-    let deps = ReplicaDeps {
-        connector: Arc::new(Connector(connected)),
-        ..deps(&disk, dir.path(), Durability::Process)
-    };
-    let replica = Replica::start(journal(), Revision(7), Arc::new(spec(&[])), deps.clone());
-    let fixture = Fixture { dir, disk, deps, replica };
-    let peer = async {
-        let mut peer = within(peers.recv()).await.unwrap();
-        peer.next().await;
-        peer.answer(ReplicateResponse::default()).await;
-        peer
-    };
-    let (synchronised, mut peer) = futures::join!(fixture.synchronise(&["peer"]), peer);
-    assert_eq!(synchronised.unwrap(), Synchronised::Ready);
-
+    let (fixture, mut peers) = start_with_peers(Durability::Process).await;
+    let mut peer = agreed(&fixture, &mut peers).await;
     let small = fixture.queue(b"small", Wants::default(), &[]);
     let (small_is_sent, wait) = oneshot::channel();
     // More than the peer takes at once: the group stays under way.
