@@ -177,7 +177,7 @@ async fn transactions_which_outgrow_the_cache() {
         db.execute_batch("PRAGMA cache_size = 8; PRAGMA cache_spill = 8")?;
         tables(db)
     };
-    let files = &[("/primary.db-journal", 20, MANY)];
+    let files = &[("/primary.db-journal", 5, MANY)];
     Mode { prepare, schema: MAIN, value_bytes_max: 60_000, transactions: 40, files }.check_all().await;
 }
 
@@ -189,7 +189,7 @@ async fn transactions_over_two_databases() {
         db.execute_batch(&(Script::tables("main") + &Script::tables("other")))
     };
     let files =
-        &[("/primary.db-journal", 20, MANY), ("/other.db-journal", 20, MANY), ("/primary.db-mj", 20, MANY)];
+        &[("/primary.db-journal", 5, MANY), ("/other.db-journal", 5, MANY), ("/primary.db-mj", 5, MANY)];
     Mode { prepare, schema: &["main", "other"], value_bytes_max: 20_000, transactions: 40, files }
         .check_all()
         .await;
@@ -220,7 +220,7 @@ async fn transactions_of_a_database_which_shrinks() {
         assert_eq!(all(db, "PRAGMA page_size"), "Integer(1024)");
         Ok(())
     };
-    let files = &[("/primary.db-journal", 20, MANY)];
+    let files = &[("/primary.db-journal", 5, MANY)];
     Mode { prepare, schema: MAIN, value_bytes_max: 30_000, transactions: 40, files }.check_all().await;
 }
 
@@ -232,6 +232,6 @@ async fn transactions_of_an_application_which_turns_syncing_off() {
         assert_eq!(all(db, "PRAGMA journal_mode = DELETE"), "delete");
         tables(db)
     };
-    let files = &[("/primary.db-journal", 20, MANY)];
+    let files = &[("/primary.db-journal", 5, MANY)];
     Mode { prepare, schema: MAIN, value_bytes_max: 60_000, transactions: 40, files }.check_all().await;
 }
