@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use flate2::Compression;
 use fragment::Codec;
-use fragment::compress::{Compressor, Decompressor, Entry, Noting, SkipRead};
+use fragment::compress::{Compressor, Decompressor, Entry, Noting, SkipRead, gzip_members};
 
 const BYTES: usize = 32 << 20;
 
@@ -126,6 +126,13 @@ fn codecs(criterion: &mut Criterion) {
         group.bench_function("pass over one stream", |b| b.iter(|| pass_over(codec, &one)));
         if let Some(entry) = pass_over(codec, &one).last() {
             group.bench_function("enter one stream", |b| b.iter(|| enter(codec, &one, entry)));
+        }
+        if codec == Codec::Gzip {
+            let members: Vec<u8> =
+                content.chunks(1 << 20).flat_map(|batch| as_one_stream(codec, batch)).collect();
+            group.bench_function("search members", |b| {
+                b.iter(|| gzip_members(&members[..], BYTES as u64).expect("memory can be read"));
+            });
         }
         group.finish();
     }

@@ -2,7 +2,7 @@
 //!
 //! What is written in GZIP, ZSTANDARD and SNAPPY can be entered in the middle: it consists of blocks of [`BLOCK_BYTES`]
 //! and, where there are several, an index of them ([`SeekIndex`]). Every tool of the format reads it. What others wrote can
-//! be entered where its decompressor has noted it ([`Entry`]).
+//! be entered where its decompressor has noted it ([`Entry`]), and gzip where a member begins ([`gzip_members`]).
 //!
 //! All of this runs wherever it is called; callers keep it off async threads and off the commit path. Memory is bounded by a
 //! block when writing, and when reading by the codec's own windows: 64 KiB for snappy, 256 KiB for gzip, and for Zstandard
@@ -22,6 +22,7 @@ mod blocks;
 mod decompressor;
 mod entry;
 mod gzip;
+mod members;
 mod seek_index;
 mod snappy;
 mod source;
@@ -31,6 +32,7 @@ pub use block_reader::BlockReader;
 pub use blocks::{BLOCK_BYTES, BlockWriter, decode_block};
 pub use decompressor::Decompressor;
 pub use entry::{ENTRIES_MAX, ENTRY_SPACING_BYTES, Entry, Noting};
+pub use members::gzip_members;
 pub use seek_index::{BLOCK_CONTENT_BYTES_MAX, Block, INDEX_BYTES_MAX, SeekIndex, TAIL_BYTES, Tail};
 pub use source::SkipRead;
 

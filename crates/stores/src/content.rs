@@ -2,9 +2,10 @@
 //!
 //! What is not compressed is entered by a range request. A compressed object is entered at a block, if its end has an index
 //! ([`fragment::compress::SeekIndex`]): one request for the end, of which the store remembers what it said, and one from the
-//! block on. Other objects are decompressed from the beginning, and what is on the way to the offset is passed over; of
-//! this the store remembers where they can be entered ([`fragment::compress::Entry`]), so that the next read begins near
-//! its offset. So is read, too, what an index turns out to be wrong about.
+//! block on. A file of gzip without an index is searched for the members that some writers make of batches
+//! ([`fragment::compress::gzip_members`]). Other objects are decompressed from the beginning, and what is on the way to the
+//! offset is passed over. The store remembers where objects can be entered ([`fragment::compress::Entry`]), so that the next
+//! read begins near its offset. What an index turns out to be wrong about is read from the beginning, too.
 //!
 //! What is read from the fragment's beginning is checked against its length and its SHA-1, and the last step of it is held
 //! back until the check has passed, so that a corrupt fragment cannot be mistaken for a complete one. What begins deep in a
@@ -18,22 +19,25 @@ mod pipeline;
 mod source;
 mod stream;
 
+use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use fragment::compress::{
-    BLOCK_BYTES, Block, ENTRY_SPACING_BYTES, Entry, Noting, SeekIndex, TAIL_BYTES, Tail,
+    BLOCK_BYTES, Block, ENTRY_SPACING_BYTES, Entry, Noting, SeekIndex, TAIL_BYTES, Tail, gzip_members,
 };
 use fragment::{Codec, Fragment};
 use futures::stream::BoxStream;
 use futures::{FutureExt, TryFutureExt};
 use object_store::path::Path;
-use object_store::{Error, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt};
+use object_store::{
+    Error, GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt,
+};
 
 use self::blocks::BlockReader;
 use self::pipeline::{Pipeline, Reader};
-use self::source::{Named, Patience};
+use self::source::{Named, Patience, Stored};
 use self::stream::{Start, StreamReader, Wanted};
 use crate::StoreError;
 use crate::error::PlaceError;
@@ -180,19 +184,34 @@ impl Opening {
         if !may_have_index || known.as_ref().is_some_and(|known| !matches!(known.end, End::Unread)) {
             return Ok(known);
         }
-        let (mut meta, mut end) = self.get_end(TAIL_BYTES).await?;
-        let read =
-            |meta: &ObjectMeta, end: &[u8]| SeekIndex::read(self.fragment.codec, end, meta.size, self.length);
-        let mut tail = read(&meta, &end);
+        let mut ending = self.get_end(TAIL_BYTES).await?;
+        let read = |ending: &Ending| {
+            SeekIndex::read(self.fragment.codec, &ending.bytes, ending.meta.size, self.length)
+        };
+        let mut tail = read(&ending);
         if let Tail::Longer(bytes) = tail {
-            (meta, end) = self.get_end(bytes).await?;
-            tail = read(&meta, &end);
+            ending = self.get_end(bytes).await?;
+            tail = read(&ending);
         }
+        let version = Version::of(&ending.meta);
         let end = match tail {
             Tail::Index(index) => End::Index(Arc::new(index)),
-            Tail::Longer(_) | Tail::Nothing => End::Nothing,
+            Tail::Longer(_) | Tail::Nothing => {
+                let entries = self.search(ending).await?;
+                self.shared.indexes.learn_entries(path, &version, entries);
+                End::Nothing
+            }
         };
-        Ok(Some(self.shared.indexes.learn_end(path, &Version::of(&meta), end)))
+        Ok(Some(self.shared.indexes.learn_end(path, &version, end)))
+    }
+
+    /// Where an object without an index can be entered, if that can be found out for less than decompressing it.
+    async fn search(&self, ending: Ending) -> Result<Vec<Entry>, StoreError> {
+        let (Codec::Gzip, Some(file)) = (self.fragment.codec, ending.file) else { return Ok(Vec::new()) };
+        let (stored, length) = (Stored::File { file, at: 0, end: ending.meta.size }, self.length);
+        let searched =
+            self.shared.tasks.spawn_blocking("search fragment", move || gzip_members(stored, length));
+        searched.await.map_err(|error| self.named.failed(error))
     }
 
     /// What is worth noting of an object that is read from its beginning: that costs nothing, or it has no index.
@@ -210,7 +229,7 @@ impl Opening {
     }
 
     /// The last `bytes` bytes of the object, or all of it.
-    async fn get_end(&self, bytes: u64) -> Result<(ObjectMeta, Bytes), StoreError> {
+    async fn get_end(&self, bytes: u64) -> Result<Ending, StoreError> {
         let shared = &*self.shared;
         let end = shared.attempt(Operation::Get, &self.named.path, shared.times.request, |path| {
             async move { end_of(shared.place.objects(), &path, bytes).await }.boxed()
@@ -248,12 +267,16 @@ impl Opening {
     }
 }
 
+/// The end of an object.
+struct Ending {
+    meta: ObjectMeta,
+    bytes: Bytes,
+    /// The whole object, where the store has it as a file.
+    file: Option<File>,
+}
+
 /// The last `bytes` bytes of an object, or all of it, in one request where the store can.
-async fn end_of(
-    objects: &dyn ObjectStore,
-    path: &Path,
-    bytes: u64,
-) -> Result<(ObjectMeta, Bytes), PlaceError> {
+async fn end_of(objects: &dyn ObjectStore, path: &Path, bytes: u64) -> Result<Ending, PlaceError> {
     let options = |range| GetOptions { range: Some(range), ..GetOptions::default() };
     let object = match objects.get_opts(path, options(GetRange::Suffix(bytes))).await {
         Err(Error::NotSupported { .. }) => {
@@ -263,8 +286,12 @@ async fn end_of(
         }
         object => object?,
     };
+    let file = match &object.payload {
+        GetResultPayload::File(file, _) => Some(file.try_clone().map_err(PlaceError::Io)?),
+        GetResultPayload::Stream(_) => None,
+    };
     let meta = object.meta.clone();
-    Ok((meta, object.bytes().map_err(PlaceError::from).await?))
+    Ok(Ending { meta, bytes: object.bytes().map_err(PlaceError::from).await?, file })
 }
 
 #[cfg(test)]

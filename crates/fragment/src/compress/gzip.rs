@@ -16,6 +16,9 @@ use super::entry::{Entry, Notes};
 use super::source::Source;
 use super::{incomplete, wrong};
 
+/// What every member begins with: that it is gzip, and holds a deflate stream.
+pub(super) const MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
+
 /// How far back deflate refers.
 const WINDOW_BYTES: usize = 32 << 10;
 /// Content that the decompressor which can be copied has before it: a power of two.
@@ -255,7 +258,7 @@ fn read_header(source: &mut impl BufRead) -> io::Result<()> {
     let mut head = [0; 10];
     source.read_exact(&mut head)?;
     let flags = head[3];
-    if head[..3] != [0x1f, 0x8b, 8] || flags & RESERVED != 0 {
+    if !head.starts_with(&MAGIC) || flags & RESERVED != 0 {
         return Err(wrong("a gzip member does not begin with a header".to_owned()));
     }
     if flags & EXTRA != 0 {

@@ -115,7 +115,7 @@ fn index_of(codec: Codec, stored: &[u8], content: usize) -> SeekIndex {
 }
 
 /// A random test's configuration, whose seed is printed, so that a failure can be repeated.
-fn config(cases: u32) -> ProptestConfig {
+pub(super) fn config(cases: u32) -> ProptestConfig {
     let given = std::env::var_os("COURANT_SEED").map(|seed| seed.to_str().unwrap().parse().unwrap());
     let seed = given.unwrap_or_else(|| RandomState::new().hash_one(0));
     println!("repeat with COURANT_SEED={seed}");

@@ -73,6 +73,25 @@ async fn the_second_deep_read_begins_near_its_offset() {
 }
 
 #[tokio::test]
+async fn members_of_a_file_are_passed_over_without_an_index() {
+    let (_root, store) = file_store();
+    let fragment = fragment(Codec::Gzip, right());
+    let mut stored = batches(Codec::Gzip);
+    // What is passed over is not looked at, so this does not show; what is read is.
+    stored[1000] ^= 1;
+    plant(&store, &fragment, &stored).await;
+    for skip in [SPACING + BATCH_BYTES, CONTENT_BYTES - 1] {
+        let found = read(&store, &fragment, BEGIN + skip as i64).await.unwrap();
+        assert!(found == right()[skip..], "from {skip}");
+        assert!(skip as u64 - entered(&store, &fragment, skip).1 < ENTRY_SPACING_BYTES + BATCH_BYTES as u64);
+    }
+    for skip in [0, BLOCK_BYTES] {
+        let error = read(&store, &fragment, BEGIN + skip as i64).await.unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { .. }), "from {skip}: {error}");
+    }
+}
+
+#[tokio::test]
 async fn any_read_leaves_what_the_next_one_needs() {
     for (codec, stored) in [
         (Codec::Gzip, batches(Codec::Gzip)),
