@@ -13,7 +13,6 @@ use tokio::sync::watch;
 
 use self::snapshot::{list, snapshot_end};
 use crate::key_space::KeySpace;
-use crate::resolution::unrouted_header;
 use crate::resolver::Resolver;
 
 /// Serves a validated request, of journals which `visible` selects. A watch ends, cleanly, when `stop` fires.
@@ -35,7 +34,7 @@ pub fn serve(
         let mut told = (resume.unwrap_or(Revision(0)), None);
         loop {
             let Some(key_space) = next_snapshot(&mut snapshots, told.0, &stop).await else { return };
-            let listing = list(&key_space, &selector, &visible, unrouted_header(&key_space, resolver.me()));
+            let listing = list(&key_space, &selector, &visible, key_space.unrouted_header(resolver.me()));
             let digest = Some(listing.digest());
             told.0 = key_space.revision();
             if digest == told.1 {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use keyspace::{AssignmentKey, EtcdHeader};
+use keyspace::{AssignmentKey, Misdirected};
 use proto::protocol::journal_spec::suspend;
 use proto::protocol::process_spec::Id;
 use proto::protocol::{Header, JournalSpec, LabelSelector, LabelSet, Route, Status, header};
@@ -14,9 +14,7 @@ use proto::{JournalName, MemberId, Revision, labels};
 use crate::key_space::KeySpace;
 
 /// Zone of the header of a broker whose own member key is gone.
-const MISSING_ZONE: &str = "local-BrokerSpec";
-/// Suffix of the header of a broker whose own member key is gone.
-const MISSING_SUFFIX: &str = "missing-from-Etcd";
+pub const MISSING_ZONE: &str = "local-BrokerSpec";
 
 /// What a request asks of resolution.
 #[derive(Debug, Clone, Copy)]
@@ -67,64 +65,15 @@ pub struct Decision {
 /// Why a request cannot be resolved. These are gRPC errors rather than statuses.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ResolveError {
-    /// The proxying broker belongs to another cluster.
-    #[error("request Etcd ClusterId doesn't match our own ({theirs} vs {ours})")]
-    ClusterId {
-        /// Of the request.
-        theirs: u64,
-        /// Of this broker.
-        ours: u64,
-    },
-    /// The proxying broker meant another process.
-    #[error("request ProcessId doesn't match our own ({theirs} vs {ours})")]
-    ProcessId {
-        /// Of the request.
-        theirs: String,
-        /// Of this broker.
-        ours: String,
-    },
+    /// Another broker passed it on, and did not mean this one.
+    #[error(transparent)]
+    Misdirected(#[from] Misdirected),
     /// This broker is shutting down.
     #[error("resolver has stopped serving local replicas")]
     Stopped,
     /// The mirror of etcd has ended.
     #[error("the mirror of etcd has stopped")]
     MirrorStopped,
-}
-
-/// The id by which this process answers: `me`, or a placeholder while its member key is missing from the key space.
-pub fn local_id(key_space: &KeySpace, me: &MemberId) -> Id {
-    if key_space.members().contains_key(me) {
-        me.to_proto()
-    } else {
-        Id { zone: MISSING_ZONE.to_owned(), suffix: MISSING_SUFFIX.to_owned() }
-    }
-}
-
-/// The header of answers which concern no particular journal.
-pub fn unrouted_header(key_space: &KeySpace, me: &MemberId) -> Header {
-    let process = key_space.members().contains_key(me).then_some(me);
-    Header::unrouted(process, key_space.header().into())
-}
-
-/// Checks that a proxied request is meant for this process (journal protocol §4.2).
-///
-/// # Errors
-/// If it comes from another cluster or names another process.
-pub fn check_proxy_header(header: &Header, etcd: EtcdHeader, local: &Id) -> Result<(), ResolveError> {
-    let theirs = header.etcd.as_ref().map_or(0, |e| e.cluster_id);
-    if theirs != etcd.cluster_id {
-        return Err(ResolveError::ClusterId { theirs, ours: etcd.cluster_id });
-    }
-    match header.process() {
-        Some(id) if id != local => {
-            Err(ResolveError::ProcessId { theirs: print_id(id), ours: print_id(local) })
-        }
-        _ => Ok(()),
-    }
-}
-
-fn print_id(id: &Id) -> String {
-    format!("zone:{:?} suffix:{:?} ", id.zone, id.suffix)
 }
 
 /// Whether a request which may see what `visible` selects may see `journal`. Of one that is gone, only its name is known.
@@ -157,7 +106,7 @@ impl Facts {
     /// What `key_space` says of `journal`: nothing, if there is no such name.
     pub fn gather(key_space: &KeySpace, me: &MemberId, journal: Option<&JournalName>) -> Facts {
         let mut facts = Facts {
-            local: local_id(key_space, me),
+            local: key_space.local_id(me, MISSING_ZONE),
             item: None,
             assignments: Vec::new(),
             route: Route::unrouted(),

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use futures::future::OptionFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
+use keyspace::check_proxy_header;
 use proto::protocol::{Header, LabelSelector, Status};
 use proto::{JournalName, MemberId, Revision};
 use runtime::{BoxError, CancellationToken, OnError, TaskGroup};
@@ -146,8 +147,8 @@ impl Resolver {
         let mut revision = args.min_revision;
         if let Some(header) = args.proxy_header {
             let key_space = self.key_space();
-            let local = resolution::local_id(&key_space, &self.inner.me);
-            resolution::check_proxy_header(header, key_space.header(), &local)?;
+            let local = key_space.local_id(&self.inner.me, resolution::MISSING_ZONE);
+            check_proxy_header(header, key_space.header(), &local)?;
             revision = revision.max(header.revision());
         }
         self.wait_for(revision).await?;
@@ -217,7 +218,7 @@ impl Resolver {
 
     /// The header of answers which concern no particular journal.
     pub fn unrouted_header(&self) -> Header {
-        resolution::unrouted_header(&self.key_space(), &self.inner.me)
+        self.key_space().unrouted_header(&self.inner.me)
     }
 
     /// The replicas that are served.

@@ -1,3 +1,4 @@
+use keyspace::EtcdHeader;
 use proto::protocol::journal_spec::Suspend;
 
 use super::*;
@@ -103,30 +104,13 @@ fn full_suspension_comes_before_missing_brokers() {
 #[test]
 fn a_member_that_left_etcd_still_passes_requests_on() {
     let key_space = KeySpace::empty(ETCD);
-    let placeholder = local_id(&key_space, &member("me"));
-    assert_eq!((placeholder.zone.as_str(), placeholder.suffix.as_str()), (MISSING_ZONE, MISSING_SUFFIX));
-    assert!(unrouted_header(&key_space, &member("me")).process().is_none());
+    let placeholder = key_space.local_id(&member("me"), MISSING_ZONE);
+    assert_eq!(
+        (placeholder.zone.as_str(), placeholder.suffix.as_str()),
+        ("local-BrokerSpec", "missing-from-Etcd")
+    );
+    assert!(key_space.unrouted_header(&member("me")).process().is_none());
     let facts = Facts { local: placeholder, ..facts(&[("peer", 0)]) };
     assert_eq!(decide(facts.clone(), APPEND).status, Status::Ok);
     assert_eq!(decide(facts, READ_HERE).status, Status::NotJournalBroker);
-}
-
-#[test]
-fn proxied_requests_are_for_this_process_of_this_cluster() {
-    let local = member("me").to_proto();
-    let header = |cluster_id, id| {
-        let etcd = header::Etcd { cluster_id, ..ETCD.into() };
-        Header::routed(id, Route::unrouted(), etcd)
-    };
-    check_proxy_header(&header(7, Id::default()), ETCD, &local).unwrap();
-    check_proxy_header(&header(7, local.clone()), ETCD, &local).unwrap();
-    for (header, expected) in [
-        (header(6, local.clone()), "request Etcd ClusterId doesn't match our own (6 vs 7)"),
-        (
-            header(7, member("peer").to_proto()),
-            "request ProcessId doesn't match our own (zone:\"zone\" suffix:\"broker-peer\"  vs zone:\"zone\" suffix:\"broker-me\" )",
-        ),
-    ] {
-        assert_eq!(check_proxy_header(&header, ETCD, &local).unwrap_err().to_string(), expected);
-    }
 }

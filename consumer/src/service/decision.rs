@@ -5,18 +5,15 @@
 
 use std::sync::Arc;
 
-use keyspace::EtcdHeader;
+use keyspace::Misdirected;
 use proto::MemberId;
 use proto::consumer::{ShardSpec, Status};
-use proto::protocol::process_spec::Id;
 use proto::protocol::{Header, LabelSelector, Route};
 
 use crate::schema::KeySpace;
 
 /// Zone of the header of a process whose own member key is gone.
-const MISSING_ZONE: &str = "local-ConsumerSpec";
-/// Suffix of the header of a process whose own member key is gone.
-const MISSING_SUFFIX: &str = "missing-from-Etcd";
+pub const MISSING_ZONE: &str = "local-ConsumerSpec";
 
 /// The answer to who serves a shard.
 #[derive(Clone, Debug)]
@@ -34,59 +31,15 @@ pub struct Decision {
 /// Why a request cannot be resolved. These are gRPC errors rather than statuses.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ResolveError {
-    /// The proxying process belongs to another cluster.
-    #[error("proxied request Etcd ClusterId doesn't match our own ({theirs} vs {ours})")]
-    ClusterId {
-        /// Of the request.
-        theirs: u64,
-        /// Of this process.
-        ours: u64,
-    },
-    /// The proxying process meant another one.
-    #[error("proxied request ProcessId doesn't match our own ({theirs} vs {ours})")]
-    ProcessId {
-        /// Of the request.
-        theirs: String,
-        /// Of this process.
-        ours: String,
-    },
+    /// Another process passed it on, and did not mean this one.
+    #[error("proxied {0}")]
+    Misdirected(#[from] Misdirected),
     /// This process is shutting down.
     #[error("resolver has stopped serving local shards")]
     Stopped,
     /// The mirror of etcd has ended.
     #[error("the mirror of etcd has stopped")]
     MirrorStopped,
-}
-
-/// The id by which this process answers: `me`, or a placeholder while its member key is missing from the key space.
-pub fn local_id(key_space: &KeySpace, me: &MemberId) -> Id {
-    if key_space.members().contains_key(me) {
-        me.to_proto()
-    } else {
-        Id { zone: MISSING_ZONE.to_owned(), suffix: MISSING_SUFFIX.to_owned() }
-    }
-}
-
-/// The header of answers which concern no particular shard.
-pub fn unrouted_header(key_space: &KeySpace, me: &MemberId) -> Header {
-    let process = key_space.members().contains_key(me).then_some(me);
-    Header::unrouted(process, key_space.header().into())
-}
-
-/// Checks that a proxied request is meant for this process.
-///
-/// # Errors
-/// If it comes from another cluster or names another process.
-pub fn check_proxy_header(header: &Header, etcd: EtcdHeader, local: &Id) -> Result<(), ResolveError> {
-    let theirs = header.etcd.as_ref().map_or(0, |etcd| etcd.cluster_id);
-    if theirs != etcd.cluster_id {
-        return Err(ResolveError::ClusterId { theirs, ours: etcd.cluster_id });
-    }
-    let print = |id: &Id| format!("zone:{:?} suffix:{:?} ", id.zone, id.suffix);
-    match header.process() {
-        Some(id) if id != local => Err(ResolveError::ProcessId { theirs: print(id), ours: print(local) }),
-        _ => Ok(()),
-    }
 }
 
 /// The specification of a shard, if it exists for those who may see what `visible` selects.
@@ -108,7 +61,7 @@ pub fn decide(
     visible: Option<&LabelSelector>,
     may_proxy: bool,
 ) -> Decision {
-    let local = local_id(key_space, me);
+    let local = key_space.local_id(me, MISSING_ZONE);
     let spec = visible_spec(key_space, shard, visible).map(Arc::clone);
     let route = if spec.is_some() { key_space.route(shard) } else { Route::unrouted() };
     let primary = route.primary_id().cloned();
@@ -125,7 +78,6 @@ pub fn decide(
 
 #[cfg(test)]
 mod tests {
-    use proto::Revision;
     use proto::consumer::replica_status::Code;
 
     use super::*;
@@ -186,23 +138,17 @@ mod tests {
         let decision = decide(&key_space, &member("gone"), "shard-a", None, false);
         assert_eq!((decision.status, decision.is_local), (Status::NotShardPrimary, true));
         let id = decision.header.process_id.unwrap();
-        assert_eq!((id.zone.as_str(), id.suffix.as_str()), (MISSING_ZONE, MISSING_SUFFIX));
-        assert!(unrouted_header(&key_space, &member("gone")).process().is_none());
+        assert_eq!((id.zone.as_str(), id.suffix.as_str()), ("local-ConsumerSpec", "missing-from-Etcd"));
+        assert!(key_space.unrouted_header(&member("gone")).process().is_none());
     }
 
     #[test]
-    fn a_proxied_request_must_mean_this_process() {
-        let etcd = EtcdHeader { cluster_id: 7, member_id: 8, revision: Revision(9), raft_term: 1 };
-        let header = |cluster_id, process: &str| {
-            let etcd = EtcdHeader { cluster_id, ..etcd };
-            Header::routed(member(process).to_proto(), Route::unrouted(), etcd.into())
-        };
-        let local = member("me").to_proto();
-        check_proxy_header(&header(7, "me"), etcd, &local).unwrap();
-        check_proxy_header(&Header::unrouted(None, etcd.into()), etcd, &local).unwrap();
-        let error = check_proxy_header(&header(6, "me"), etcd, &local).unwrap_err().to_string();
-        assert_eq!(error, "proxied request Etcd ClusterId doesn't match our own (6 vs 7)");
-        let error = check_proxy_header(&header(7, "peer"), etcd, &local).unwrap_err().to_string();
-        assert!(error.starts_with("proxied request ProcessId doesn't match our own (zone:"), "{error}");
+    fn a_request_that_was_passed_on_wrongly_is_told_so() {
+        let error = ResolveError::from(Misdirected::ClusterId { theirs: 6, ours: 7 });
+        let text = "proxied request Etcd ClusterId doesn't match our own (6 vs 7)";
+        assert_eq!(
+            (error.to_string(), runtime::grpc::chain_text(&error)),
+            (text.to_owned(), text.to_owned())
+        );
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use keyspace::check_proxy_header;
 use proto::consumer::{ShardSpec, Status};
 use proto::protocol::{Header, LabelSelector};
 use proto::{MemberId, Revision};
@@ -78,7 +79,7 @@ impl Resolver {
 
     /// The header of answers which concern no particular shard.
     pub fn unrouted_header(&self) -> Header {
-        decision::unrouted_header(&self.key_space(), &self.me)
+        self.key_space().unrouted_header(&self.me)
     }
 
     /// The specifications of the shards which read `journal`, in the order of their ids.
@@ -96,8 +97,8 @@ impl Resolver {
     pub async fn resolve(&self, args: ResolveArgs<'_>) -> Result<Resolution, ResolveError> {
         if let Some(header) = args.proxy_header {
             let key_space = self.key_space();
-            let local = decision::local_id(&key_space, &self.me);
-            decision::check_proxy_header(header, key_space.header(), &local)?;
+            let local = key_space.local_id(&self.me, decision::MISSING_ZONE);
+            check_proxy_header(header, key_space.header(), &local)?;
             self.wait_for(header.revision()).await?;
         }
         let view = self.shards.view();

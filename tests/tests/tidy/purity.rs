@@ -73,6 +73,7 @@ const PURE: &[&str] = &[
     "crates/keyspace/src/batch.rs",
     "crates/keyspace/src/embedded/record.rs",
     "crates/keyspace/src/embedded/store.rs",
+    "crates/keyspace/src/identity.rs",
     "crates/keyspace/src/keys.rs",
     "crates/keyspace/src/seen.rs",
     "crates/keyspace/src/space.rs",
