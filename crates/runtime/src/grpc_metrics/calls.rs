@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -27,17 +28,17 @@ const SECONDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 
 pub(super) struct Calls {
     clock: Clock,
     /// By path of the URL.
-    methods: BTreeMap<String, Method>,
-    handled: IntCounterVec,
+    methods: BTreeMap<String, Arc<Method>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Method {
     labels: [String; 3],
     started: IntCounter,
     pub(super) received: IntCounter,
     pub(super) sent: IntCounter,
     seconds: Histogram,
+    handled: IntCounterVec,
 }
 
 impl Calls {
@@ -58,27 +59,22 @@ impl Calls {
                 &METHOD,
                 &SECONDS,
             ),
+            handled: metrics.counter_vec(&name("handled_total"), "Calls that are over, by code.", &OUTCOME),
         };
         let service = |name| crate::json_gateway::service(name).expect("the protocol has the service");
-        let handled = metrics.counter_vec(&name("handled_total"), "Calls that are over, by code.", &OUTCOME);
         let methods = services.iter().flat_map(|name| all.of_service(&service(name))).collect();
-        Calls { clock: clock.clone(), methods, handled }
+        Calls { clock: clock.clone(), methods }
     }
 
     /// The method which requests of this path call, if it is one of those that are counted.
-    pub(super) fn method(&self, path: &str) -> Option<&Method> {
+    pub(super) fn method(&self, path: &str) -> Option<&Arc<Method>> {
         self.methods.get(path)
     }
 
-    pub(super) fn begin(&self, method: &Method) -> Call {
+    pub(super) fn begin(&self, method: &Arc<Method>) -> Call {
         method.started.inc();
-        Call {
-            method: method.clone(),
-            handled: self.handled.clone(),
-            clock: self.clock.clone(),
-            began: self.clock.now(),
-            code: Code::Cancelled,
-        }
+        let (clock, began) = (self.clock.clone(), self.clock.now());
+        Call { method: Arc::clone(method), clock, began, code: Code::Cancelled }
     }
 }
 
@@ -87,14 +83,15 @@ struct Families {
     received: IntCounterVec,
     sent: IntCounterVec,
     seconds: HistogramVec,
+    handled: IntCounterVec,
 }
 
 impl Families {
     /// The methods of a service, by path.
-    fn of_service(&self, service: &ServiceDescriptor) -> Vec<(String, Method)> {
+    fn of_service(&self, service: &ServiceDescriptor) -> Vec<(String, Arc<Method>)> {
         let path = |method: &MethodDescriptor| format!("/{}/{}", service.full_name(), method.name());
         let methods = service.methods();
-        methods.map(|method| (path(&method), self.of(service.full_name(), &method))).collect()
+        methods.map(|method| (path(&method), Arc::new(self.of(service.full_name(), &method)))).collect()
     }
 
     fn of(&self, service: &str, method: &MethodDescriptor) -> Method {
@@ -104,6 +101,7 @@ impl Families {
             received: self.received.with_label_values(&labels),
             sent: self.sent.with_label_values(&labels),
             seconds: self.seconds.with_label_values(&labels),
+            handled: self.handled.clone(),
             labels,
         }
     }
@@ -120,8 +118,7 @@ fn kind(method: &MethodDescriptor) -> &'static str {
 
 /// A call that is not over, or is over when this is dropped.
 pub(super) struct Call {
-    method: Method,
-    handled: IntCounterVec,
+    method: Arc<Method>,
     clock: Clock,
     began: Instant,
     /// What it is over with, unless trailers tell otherwise.
@@ -146,8 +143,8 @@ impl Drop for Call {
     fn drop(&mut self) {
         let took = self.clock.now().saturating_duration_since(self.began);
         self.method.seconds.observe(took.as_secs_f64());
-        let [kind, service, method] = &self.method.labels;
-        self.handled.with_label_values(&[kind.as_str(), service, method, code_name(self.code)]).inc();
+        let Method { labels: [kind, service, method], handled, .. } = &*self.method;
+        handled.with_label_values(&[kind.as_str(), service, method, code_name(self.code)]).inc();
     }
 }
 
