@@ -9,9 +9,10 @@ mod opening;
 mod traced;
 
 use std::future::Future;
+use std::io::{Error, ErrorKind};
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::Router;
@@ -44,6 +45,9 @@ const PING_AFTER: Duration = Duration::from_secs(4);
 const PONG_MAX: Duration = Duration::from_secs(15);
 /// How long to wait after a failure to accept.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// Why a path cannot be listened on.
+const NO_SOCKET: &str = "the path is a file that is not a socket; expected a socket, or no file";
 
 /// The port cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -80,15 +84,7 @@ impl Listener {
         let socket = match address.strip_prefix("unix://") {
             Some(path) => {
                 let path = PathBuf::from(path);
-                // A socket file outlives the process that made it; one that refuses us is nobody's. Files which are no sockets
-                // refuse us too, and are somebody's.
-                let refused = matches!(UnixStream::connect(&path).await,
-                    Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused);
-                if refused
-                    && tokio::fs::metadata(&path).await.is_ok_and(|found| found.file_type().is_socket())
-                {
-                    tokio::fs::remove_file(&path).await.map_err(failed)?;
-                }
+                make_way(&path).await.map_err(failed)?;
                 Socket::Unix(UnixListener::bind(&path).map_err(failed)?, path)
             }
             None => Socket::Tcp(TcpListener::bind(address).await.map_err(failed)?),
@@ -137,6 +133,19 @@ impl Listener {
             }
             Socket::Unix(listener, _) => Ok(Stream::Unix(listener.accept().await?.0)),
         }
+    }
+}
+
+/// Removes the file of a socket that no process listens on: it outlives the process that made it, and refuses whoever
+/// connects. Files which are no sockets are somebody's.
+async fn make_way(path: &Path) -> std::io::Result<()> {
+    match tokio::fs::metadata(path).await {
+        Ok(found) if !found.file_type().is_socket() => Err(Error::new(ErrorKind::AlreadyExists, NO_SOCKET)),
+        Ok(_) => match UnixStream::connect(path).await {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => tokio::fs::remove_file(path).await,
+            _ => Ok(()),
+        },
+        Err(_) => Ok(()),
     }
 }
 

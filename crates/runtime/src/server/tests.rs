@@ -141,7 +141,14 @@ async fn a_file_that_is_no_socket_is_not_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("precious");
     std::fs::write(&path, "content").unwrap();
-    assert!(Listener::bind(&format!("unix://{}", path.display())).await.is_err());
+    let address = format!("unix://{}", path.display());
+    let said = Listener::bind(&address).await.err().unwrap().to_string();
+    assert_eq!(
+        said,
+        format!(
+            "cannot listen on {address}: the path is a file that is not a socket; expected a socket, or no file"
+        )
+    );
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "content");
 }
 
