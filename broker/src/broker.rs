@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use allocator::{AllocError, MaxFlowSolver};
-use auth::{Authorizer, Verifier};
+use auth::{Admission, Authorizer};
 use axum::Router;
 use keyspace::embedded::EmbeddedEtcd;
 use keyspace::{Etcd, EtcdOptions, Lease, Membership, Predecessor};
@@ -32,7 +32,7 @@ use tonic::service::Routes;
 use crate::append::{AppendContext, AppendLimits, AppendOptions, GraceOptions, Outages};
 use crate::config::{BrokerOptions, EtcdChoice};
 use crate::data_dir::DataDir;
-use crate::gate::Gate;
+use crate::gate;
 use crate::gateway::{self, Gateway};
 use crate::key_space::{JournalSchema, Mirror};
 use crate::listings::{NamesBelow, NamesSource};
@@ -138,8 +138,7 @@ impl Broker {
         let endpoint = listener.endpoint(&options.host);
         let (shells, shell) = watch::channel(None);
         let metrics = BrokerMetrics::new(&options.metrics);
-        let gate = Gate::new(Verifier::new(options.auth_keys.clone()), options.clock.clone());
-        let service = JournalService::new(shell, metrics.clone(), gate);
+        let service = JournalService::new(shell, metrics.clone(), options.clock.clone());
 
         let (address, health) = Box::pin(open_port(&options, &data_dir, listener, service, groups)).await?;
         let etcd = match reached {
@@ -271,7 +270,9 @@ async fn open_port(
 ) -> Result<(String, Health), BoxError> {
     let (clock, entropy) = (options.clock.clone(), options.entropy.clone());
     let journals = JournalServer::new(service).max_decoding_message_size(options.max_message_bytes);
-    let journals = grpc_metrics::counted(Routes::new(journals), gateway::SERVICE, &options.metrics, &clock);
+    let admission = Admission::new(options.auth_keys.clone(), clock.clone());
+    let journals = admission.guard(Routes::new(journals), &gate::METHODS);
+    let journals = grpc_metrics::counted(journals, gateway::SERVICE, &options.metrics, &clock);
     let (mut routes, health) = introspection::add(journals.clone(), gateway::SERVICE).await?;
     let address = match &options.etcd {
         EtcdChoice::Embedded => {
@@ -294,7 +295,7 @@ async fn open_port(
         false => server::debug_router(options.metrics.clone()),
     };
     let (origins, request_max) = (&options.allow_origin, options.max_message_bytes);
-    let json = json_gateway::router(&journals, &gateway::JSON_RULES, origins, request_max);
+    let json = json_gateway::router(&journals, &gateway::JSON_RULES, origins, request_max, &options.clock);
     let gateway = Gateway::new(journals);
     let router = routes.into_axum_router().merge(debug).merge(json);
     let router = router.fallback(move |request| gateway.clone().answer(request));

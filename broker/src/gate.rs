@@ -1,16 +1,15 @@
-//! Where requests enter (journal protocol §13): each must have a token which allows it, and ends when that expires.
+//! Where requests enter (journal protocol §13): what each needs a token for, and how it ends when that expires.
 //!
-//! What a token does not reach is as if it did not exist. Streams of answers end cleanly at the expiry, as they may at any
-//! time; whoever reads on does so with another token.
+//! [`auth::Admission`] checks tokens, before the body of a request is read. What a token does not reach is as if it did not
+//! exist. Streams of answers end cleanly at the expiry, as they may at any time; whoever reads on does so with another token.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use auth::{Access, Capability, Verifier};
-use futures::future::BoxFuture;
+use auth::{Access, Capability, Expired, expired};
+use futures::StreamExt;
 use futures::stream::{BoxStream, Stream};
-use futures::{FutureExt, StreamExt};
 use proto::protocol::ReplicateRequest;
 use runtime::{CancellationToken, Clock};
 use tonic::{Request, Status};
@@ -18,70 +17,28 @@ use tonic::{Request, Status};
 /// How long a group that is being replicated may take to end, once the token of its stream has expired.
 const GROUP_LIMIT: Duration = Duration::from_secs(60);
 
-/// The token of a request has expired while it was served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the access token of this request has expired")]
-pub struct Expired;
+/// What a token must allow for each method of the service (journal protocol §2.1).
+pub const METHODS: [(&str, Capability); 7] = [
+    ("/protocol.Journal/List", Capability::LIST),
+    ("/protocol.Journal/Apply", Capability::APPLY),
+    ("/protocol.Journal/Read", Capability::READ),
+    ("/protocol.Journal/Append", Capability::APPEND),
+    ("/protocol.Journal/Replicate", Capability::REPLICATE),
+    ("/protocol.Journal/ListFragments", Capability::READ),
+    ("/protocol.Journal/FragmentStoreHealth", Capability::READ),
+];
 
-impl From<Expired> for Status {
-    fn from(expired: Expired) -> Status {
-        Status::deadline_exceeded(expired.to_string())
-    }
-}
-
-/// Checks requests. Cheap to clone.
-#[derive(Clone)]
-pub struct Gate {
-    verifier: Verifier,
-    clock: Clock,
-}
-
-impl Gate {
-    /// A gate which lets requests pass whose tokens are valid by `clock`.
-    pub fn new(verifier: Verifier, clock: Clock) -> Gate {
-        Gate { verifier, clock }
-    }
-
-    /// What a request may see, if it may do what `require` says.
-    ///
-    /// # Errors
-    /// `Unauthenticated`, with the reason.
-    pub fn admit<T>(&self, request: &Request<T>, require: Capability) -> Result<Access, Status> {
-        let access = self.verifier.verify(request.metadata(), require, self.clock.unix_now())?;
-        if access.selector.is_everything() {
-            return Ok(access);
-        }
-        // Everywhere, so that one token means the same for every request.
-        Ok(Access { selector: access.selector.rewrite_legacy_prefix(), ..access })
-    }
-
-    /// The time.
-    pub fn clock(&self) -> &Clock {
-        &self.clock
-    }
-}
-
-/// Waits until the token expires; for ever if it does not.
-pub fn expired(clock: &Clock, access: &Access) -> BoxFuture<'static, ()> {
-    let Some(expires) = access.expires else { return std::future::pending().boxed() };
-    let clock = clock.clone();
-    async move { clock.sleep_until_unix(expires).await }.boxed()
-}
-
-/// The outcome of `future`, if it comes before the token expires.
+/// What a call may see, whose token was checked before its body was read.
 ///
 /// # Errors
-/// If not; the future is then dropped.
-pub async fn before_expiry<T>(
-    clock: &Clock,
-    access: &Access,
-    future: impl Future<Output = T>,
-) -> Result<T, Expired> {
-    tokio::select! {
-        biased;
-        () = expired(clock, access) => Err(Expired),
-        outcome = future => Ok(outcome),
+/// See [`Access::of`].
+pub fn access_of<T>(call: &Request<T>) -> Result<Access, Status> {
+    let access = Access::of(call)?;
+    if access.selector.is_everything() {
+        return Ok(access);
     }
+    // Everywhere, so that one token means the same for every request.
+    Ok(Access { selector: access.selector.rewrite_legacy_prefix(), ..access })
 }
 
 /// `stream`, which ends cleanly when the token expires.
@@ -210,13 +167,9 @@ mod tests {
         sender.send(Ok(1)).await.unwrap();
         assert_eq!(requests.next().await.unwrap().unwrap(), 1);
         assert!(futures::poll!(requests.next()).is_pending());
-        let mut hangs = Box::pin(before_expiry(&clock, &access, std::future::pending::<()>()));
-        assert!(futures::poll!(&mut hangs).is_pending());
         steering.advance(HOUR);
         assert_eq!(requests.next().await.unwrap().unwrap_err().code(), Code::DeadlineExceeded);
         assert!(requests.next().await.is_none());
-        assert_eq!(hangs.await, Err(Expired));
-        assert_eq!(before_expiry(&clock, &Access::unlimited(), async { 7 }).await, Ok(7));
 
         let (clock, _steering, access) = hour();
         let ended = failing_at_expiry(&clock, &access, stream::iter([Ok::<_, Status>(1)]));

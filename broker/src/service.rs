@@ -1,4 +1,4 @@
-//! The journal service: authorizes, validates, resolves, and hands each request to whoever answers it.
+//! The journal service: validates, resolves, and hands each request to whoever answers it.
 //!
 //! Requests that arrive while the broker still starts wait for it: with an embedded etcd the port is open before there is
 //! a mirror to answer from. A panic in one request ends that request alone.
@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use auth::{Access, Capability};
+use auth::{Access, before_expiry};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt};
@@ -19,14 +19,14 @@ use proto::protocol::{
     ReadResponse, ReplicateRequest, ReplicateResponse, Status,
 };
 use proto::{Canonical, Revision, Validate};
-use runtime::{CancellationToken, panic_text};
+use runtime::{CancellationToken, Clock, panic_text};
 use tokio::sync::watch;
 use tonic::{Request, Response, Streaming};
 use tracing::Span;
 
 use crate::append::{self, AppendContext};
 use crate::error::ServiceError;
-use crate::gate::{Gate, before_expiry, until_expiry};
+use crate::gate::{access_of, until_expiry};
 use crate::metrics::BrokerMetrics;
 use crate::read::ReadContext;
 use crate::resolver::{Resolution, ResolveArgs, Resolver};
@@ -49,19 +49,19 @@ pub struct Shell {
 pub struct JournalService {
     shell: watch::Receiver<Option<Arc<Shell>>>,
     metrics: BrokerMetrics,
-    gate: Gate,
+    clock: Clock,
 }
 
 type Answer<T> = Result<Response<T>, tonic::Status>;
 
 impl JournalService {
-    /// A service whose requests pass `gate`, and then wait until there is a shell.
+    /// A service whose requests wait until there is a shell. It is to be served behind a guard of [`crate::gate::METHODS`].
     pub fn new(
         shell: watch::Receiver<Option<Arc<Shell>>>,
         metrics: BrokerMetrics,
-        gate: Gate,
+        clock: Clock,
     ) -> JournalService {
-        JournalService { shell, metrics, gate }
+        JournalService { shell, metrics, clock }
     }
 
     /// Shows the end of a journal that this broker, rather than a peer, has appended to. Not of one which was taken from it
@@ -104,8 +104,8 @@ impl JournalService {
         access: &Access,
         answer: impl Future<Output = Result<BoxStream<'static, T>, tonic::Status>>,
     ) -> Result<BoxStream<'static, T>, tonic::Status> {
-        let stream = before_expiry(self.gate.clock(), access, answer).await??;
-        Ok(until_expiry(self.gate.clock(), access, stream))
+        let stream = before_expiry(&self.clock, access, answer).await??;
+        Ok(until_expiry(&self.clock, access, stream))
     }
 
     /// Runs a request that is answered by a stream.
@@ -135,7 +135,7 @@ impl Journal for JournalService {
 
     async fn list(&self, request: Request<ListRequest>) -> Answer<Self::ListStream> {
         let answer = async {
-            let access = self.gate.admit(&request, Capability::LIST)?;
+            let access = access_of(&request)?;
             let listed = async { self.shell().await?.list(request.into_inner(), &access).await };
             self.stream_until_expiry(&access, listed).await
         };
@@ -144,16 +144,16 @@ impl Journal for JournalService {
 
     async fn apply(&self, request: Request<ApplyRequest>) -> Answer<ApplyResponse> {
         let answer = async {
-            let access = self.gate.admit(&request, Capability::APPLY)?;
+            let access = access_of(&request)?;
             let applied = async { self.shell().await?.apply(request.into_inner(), &access).await };
-            before_expiry(self.gate.clock(), &access, applied).await?
+            before_expiry(&self.clock, &access, applied).await?
         };
         self.unary("Apply", answer.boxed(), ApplyResponse::status).await
     }
 
     async fn read(&self, request: Request<ReadRequest>) -> Answer<Self::ReadStream> {
         let answer = async {
-            let access = self.gate.admit(&request, Capability::READ)?;
+            let access = access_of(&request)?;
             let read = async { self.shell().await?.read(request.into_inner(), &access).await };
             self.stream_until_expiry(&access, read).await
         };
@@ -162,7 +162,7 @@ impl Journal for JournalService {
 
     async fn append(&self, request: Request<Streaming<AppendRequest>>) -> Answer<AppendResponse> {
         let answer = async {
-            let access = self.gate.admit(&request, Capability::APPEND)?;
+            let access = access_of(&request)?;
             let shell = self.shell().await?;
             let response = append::serve_append(&shell.append, access, request.into_inner()).await?;
             self.note_write_head(&shell, &response);
@@ -176,18 +176,18 @@ impl Journal for JournalService {
         request: Request<Streaming<ReplicateRequest>>,
     ) -> Answer<Self::ReplicateStream> {
         let answer = async {
-            let access = self.gate.admit(&request, Capability::REPLICATE)?;
+            let access = access_of(&request)?;
             let shell = self.shell().await?;
-            replicate::serve(&shell.resolver, self.gate.clock(), &access, request.into_inner()).await
+            replicate::serve(&shell.resolver, &self.clock, &access, request.into_inner()).await
         };
         self.streaming("Replicate", answer.boxed(), ReplicateResponse::status).await
     }
 
     async fn list_fragments(&self, request: Request<FragmentsRequest>) -> Answer<FragmentsResponse> {
         let answer = async {
-            let access = self.gate.admit(&request, Capability::READ)?;
+            let access = access_of(&request)?;
             let listed = async { self.shell().await?.list_fragments(request.into_inner(), &access).await };
-            before_expiry(self.gate.clock(), &access, listed).await?
+            before_expiry(&self.clock, &access, listed).await?
         };
         self.unary("ListFragments", answer.boxed(), FragmentsResponse::status).await
     }
@@ -197,10 +197,10 @@ impl Journal for JournalService {
         request: Request<FragmentStoreHealthRequest>,
     ) -> Answer<FragmentStoreHealthResponse> {
         let answer = async {
-            let access = self.gate.admit(&request, Capability::READ)?;
+            let access = access_of(&request)?;
             let checked =
                 async { self.shell().await?.fragment_store_health(request.into_inner(), &access).await };
-            before_expiry(self.gate.clock(), &access, checked).await?
+            before_expiry(&self.clock, &access, checked).await?
         };
         self.unary("FragmentStoreHealth", answer.boxed(), FragmentStoreHealthResponse::status).await
     }
@@ -361,14 +361,12 @@ impl<T> Stream for Counted<T> {
 
 #[cfg(test)]
 mod tests {
-    use auth::Verifier;
-    use runtime::{Clock, Metrics};
+    use runtime::Metrics;
 
     use super::*;
 
     fn service(shell: watch::Receiver<Option<Arc<Shell>>>, metrics: &Metrics) -> JournalService {
-        let gate = Gate::new(Verifier::default(), Clock::system());
-        JournalService::new(shell, BrokerMetrics::new(metrics), gate)
+        JournalService::new(shell, BrokerMetrics::new(metrics), Clock::system())
     }
 
     #[tokio::test]
@@ -397,7 +395,9 @@ mod tests {
         let (shells, shell) = watch::channel(None);
         let service = service(shell, &Metrics::new());
         drop(shells);
-        let error = service.apply(Request::new(ApplyRequest::default())).await.unwrap_err();
+        let mut request = Request::new(ApplyRequest::default());
+        request.extensions_mut().insert(Access::unlimited());
+        let error = service.apply(request).await.unwrap_err();
         assert_eq!(error.code(), tonic::Code::Unavailable);
     }
 }

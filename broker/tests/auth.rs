@@ -227,6 +227,55 @@ async fn every_request_needs_a_token_which_allows_it() {
     it.fixture.stop().await;
 }
 
+/// The answer to a request which has these headers, and a body that never comes.
+async fn without_body(
+    client: &reqwest::Client,
+    url: String,
+    headers: &[(&str, String)],
+) -> reqwest::Response {
+    let never = futures::stream::pending::<Result<Bytes, std::convert::Infallible>>();
+    let mut request = client.post(url).body(reqwest::Body::wrap_stream(never));
+    for (name, value) in headers {
+        request = request.header(*name, value);
+    }
+    within(request.send()).await.unwrap()
+}
+
+#[tokio::test]
+async fn who_may_not_do_it_is_refused_before_the_body_has_come() {
+    let it = It::start().await;
+    let endpoint = it.fixture.broker.endpoint();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let grpc = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+    let bearer = |lacking: Capability| {
+        let token = it.token(|claims| claims.capability = Capability::from_bits(!lacking.bits()));
+        (AUTHORIZATION, format!("Bearer {token}"))
+    };
+    for (rpc, required) in RPCS {
+        let url = format!("{endpoint}/protocol.Journal/{rpc}");
+        let mut headers =
+            vec![("content-type", "application/grpc".to_owned()), ("te", "trailers".to_owned())];
+        let refused = without_body(&grpc, url.clone(), &headers).await;
+        assert_eq!(refused.headers()["grpc-status"], "16", "{rpc}");
+        let reason = refused.headers()["grpc-message"].to_str().unwrap().replace("%20", " ");
+        assert_eq!(reason, "missing or empty Authorization token", "{rpc}");
+        headers.push(bearer(required));
+        let refused = without_body(&grpc, url, &headers).await;
+        assert_eq!(refused.headers()["grpc-status"], "16", "{rpc}");
+    }
+    for (path, required) in [("/v1/journals/list", Capability::LIST), ("/v1/journals/read", Capability::READ)]
+    {
+        for headers in [vec![], vec![bearer(required)]] {
+            for client in [&http, &grpc] {
+                let refused = without_body(client, format!("{endpoint}{path}"), &headers).await;
+                assert_eq!(refused.status(), reqwest::StatusCode::UNAUTHORIZED, "{path}");
+                assert_eq!(refused.headers()["www-authenticate"], "Bearer");
+            }
+        }
+    }
+    it.fixture.stop().await;
+}
+
 #[tokio::test]
 async fn what_a_token_does_not_reach_does_not_exist() {
     let mut it = It::start().await;

@@ -25,7 +25,6 @@ use runtime::tls::{ClientTls, ServerTls};
 use runtime::{BoxError, CancellationToken, OnError, TaskGroup, json_gateway};
 use stores::{Environment, StoreTimes, Stores, StoresConfig};
 use tokio::sync::watch;
-use tonic::service::Routes;
 
 use crate::config::ConsumerOptions;
 use crate::drain;
@@ -341,10 +340,10 @@ async fn serve(
 ) -> Result<Health, BoxError> {
     let InitContext { resolver, peers, admission, clock, .. } = context.clone();
     let service = ShardService::new(resolver, peers, clock, admission);
-    let shards = Routes::new(service.into_server(options.max_message_bytes));
+    let shards = service.into_routes(options.max_message_bytes);
     let shards = grpc_metrics::counted(shards, SERVICE, &options.metrics, &options.clock);
     let (origins, request_max) = (&options.allow_origin, options.max_message_bytes);
-    let json = json_gateway::router(&shards, &JSON_RULES, origins, request_max);
+    let json = json_gateway::router(&shards, &JSON_RULES, origins, request_max, &options.clock);
     let (routes, health) = introspection::add(shards, SERVICE).await?;
     let routes = routes.into_axum_router().merge(json).merge(apis.reset_fallback());
     let metrics = options.metrics.clone();

@@ -11,9 +11,10 @@ use crate::{Admission, Peers, Resolver};
 /// If another one does, the request goes on to it, with the resolution's header; a request which came with a header is
 /// resolved with that, and without the permission to proxy, so that it goes no further.
 ///
-/// Where the process has keys of access tokens, an API begins with [`Admission::admit`], as the Shard service does, and
-/// resolves what the token selects ([`crate::ResolveArgs::visible`]). What goes on to another process is sent as
-/// [`Peers::request`] makes it.
+/// Where the process has keys of access tokens, callers of an API need one. A service of gRPC is put behind
+/// [`Admission::guard`], as the Shard service is, and its methods begin with [`crate::Access::of`]; what is asked over HTTP
+/// begins with [`Admission::admit_http`]. Either resolves what the token selects ([`crate::ResolveArgs::visible`]). What goes on
+/// to another process is sent as [`Peers::request`] makes it.
 #[derive(Clone)]
 pub struct InitContext {
     /// Finds shards, here and elsewhere.

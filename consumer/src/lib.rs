@@ -155,7 +155,7 @@ pub mod testing;
 mod txn;
 
 pub use app::{Application, Consumed};
-pub use auth::{Access, Capability};
+pub use auth::{Access, Admission, Capability};
 pub use config::{ConsumerArgs, ConsumerOptions, OptionsError, ServeArgs};
 pub use consumer::Consumer;
 pub use init::InitContext;
@@ -163,7 +163,7 @@ pub use json_store::{JsonFileStore, JsonStoreError};
 pub use progress::{Progress, SourceProgress};
 pub use run::{run, run_with};
 pub use schema::{ConsumerSchema, KeySpace, Mirror};
-pub use service::{Admission, Peers, Resolution, ResolveArgs, ResolveError, Resolver};
+pub use service::{Peers, Resolution, ResolveArgs, ResolveError, Resolver};
 pub use shard::Shard;
 pub use store::{Store, StoreFenced};
 pub use txn::core as transaction;

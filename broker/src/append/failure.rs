@@ -1,5 +1,6 @@
 //! Why an append failed, and what its client is told.
 
+use auth::Expired;
 use keyspace::EtcdError;
 use proto::Invalid;
 use runtime::BoxError;
@@ -7,7 +8,6 @@ use tonic::{Code, Status};
 
 use super::content::SpillError;
 use crate::flow::Underflow;
-use crate::gate::Expired;
 use crate::replica::AppendError;
 use crate::resolution::ResolveError;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use allocator::Allocatable;
-use auth::Access;
+use auth::{Access, Expired, expired};
 use fragment::{Fragment, Sum};
 use futures::Stream;
 use proto::Revision;
@@ -23,7 +23,7 @@ use super::precondition::{Situation, Terms, Transition, Verdict, Wants, judge, m
 use super::receive::{self, CONTENT_REFUSED, Received, Receiver, Reception};
 use super::{Outages, assign, proxy, ready};
 use crate::flow::Rates;
-use crate::gate::{Expired, expired, failing_at_expiry};
+use crate::gate::failing_at_expiry;
 use crate::replica::{AppendError, Head, IndexView, Job, Outcome, Replica, ReplicaDeps, Synchronised};
 use crate::resolver::{Resolution, ResolveArgs, Resolver};
 use crate::sync_mark;

@@ -1,6 +1,6 @@
 //! Serving Replicate (journal protocol §6.1): a stream is checked and resolved here, and then belongs to the replica.
 
-use auth::Access;
+use auth::{Access, before_expiry};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use proto::Revision;
@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use crate::error::ServiceError;
-use crate::gate::{before_expiry, until_expiry_between_groups};
+use crate::gate::until_expiry_between_groups;
 use crate::pipeline::PROPOSALS_OPEN_MAX;
 use crate::replica::Follow;
 use crate::resolver::{Resolution, ResolveArgs, Resolver};

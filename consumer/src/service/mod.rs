@@ -1,10 +1,9 @@
 //! The gRPC service `consumer.Shard` (consumer protocol §1.6).
 //!
-//! Every request is authorized (§1.5) and validated where it enters, before anything is looked up by what it names. A shard
+//! Every request is authorized (§1.5) before its body is read, and validated before anything is looked up by what it names. A shard
 //! which its token does not reach is as one that does not exist. Outcomes of the protocol are statuses of a response; what is
 //! wrong with a request, or with etcd, is a gRPC error.
 
-mod admission;
 mod apply;
 mod deadline;
 mod decision;
@@ -15,7 +14,7 @@ mod unassign;
 
 use std::time::Duration;
 
-use auth::{Access, Capability};
+use auth::{Access, Admission, Capability};
 use proto::consumer::shard_server::{Shard, ShardServer};
 use proto::consumer::{
     ApplyRequest, ApplyResponse, GetHintsRequest, GetHintsResponse, ListRequest, ListResponse, StatRequest,
@@ -24,14 +23,23 @@ use proto::consumer::{
 use proto::protocol::{Header, LabelSelector};
 use proto::{Canonical, Revision, Validate};
 use runtime::{BoxError, Clock, grpc};
+use tonic::service::Routes;
 use tonic::{Request, Response};
 
-pub use admission::Admission;
 pub use decision::ResolveError;
 pub use peers::Peers;
 pub use resolver::{Resolution, ResolveArgs, Resolver};
 
 use crate::hints;
+
+/// What a token must allow for each method (§1.5).
+const METHODS: [(&str, Capability); 5] = [
+    ("/consumer.Shard/Stat", Capability::READ),
+    ("/consumer.Shard/GetHints", Capability::READ),
+    ("/consumer.Shard/List", Capability::LIST),
+    ("/consumer.Shard/Apply", Capability::APPLY),
+    ("/consumer.Shard/Unassign", Capability::APPLY),
+];
 
 /// Longest time that a Stat waits for the offsets it asks for.
 const STAT_WAIT_MAX: Duration = Duration::from_secs(10 * 60);
@@ -62,14 +70,11 @@ impl ShardService {
         ShardService { resolver, peers, clock, admission }
     }
 
-    /// What a request may see, if it may do what `require` says.
-    fn admit<T>(&self, request: &Request<T>, require: Capability) -> Result<Access, tonic::Status> {
-        self.admission.admit(request.metadata(), require)
-    }
-
-    /// The service, which takes requests of at most `recv_bytes_max`.
-    pub fn into_server(self, recv_bytes_max: usize) -> ShardServer<ShardService> {
-        ShardServer::new(self).max_decoding_message_size(recv_bytes_max)
+    /// The service, which takes requests of at most `recv_bytes_max` from those who are admitted.
+    pub fn into_routes(self, recv_bytes_max: usize) -> Routes {
+        let admission = self.admission.clone();
+        let server = ShardServer::new(self).max_decoding_message_size(recv_bytes_max);
+        admission.guard(Routes::new(server), &METHODS)
     }
 
     /// The header of answers which concern no particular shard, with the revision of an etcd transaction.
@@ -151,7 +156,7 @@ impl ShardService {
 #[tonic::async_trait]
 impl Shard for ShardService {
     async fn stat(&self, request: Request<StatRequest>) -> Answer<StatResponse> {
-        let access = self.admit(&request, Capability::READ)?;
+        let access = Access::of(&request)?;
         let timeout = request.metadata().get("grpc-timeout").and_then(|timeout| timeout.to_str().ok());
         let wait = deadline::wait(timeout.and_then(deadline::parse), STAT_WAIT_MAX);
         let request = request.into_inner();
@@ -161,7 +166,7 @@ impl Shard for ShardService {
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Answer<ListResponse> {
-        let access = self.admit(&request, Capability::LIST)?;
+        let access = Access::of(&request)?;
         let request = request.into_inner();
         request.validate().map_err(failed)?;
         let selector = request.selector.unwrap_or_else(LabelSelector::everything);
@@ -174,7 +179,7 @@ impl Shard for ShardService {
     }
 
     async fn apply(&self, request: Request<ApplyRequest>) -> Answer<ApplyResponse> {
-        let access = self.admit(&request, Capability::APPLY)?;
+        let access = Access::of(&request)?;
         let request = request.into_inner();
         request.validate().map_err(failed)?;
         apply::authorize(&request, &access)?;
@@ -182,14 +187,14 @@ impl Shard for ShardService {
     }
 
     async fn get_hints(&self, request: Request<GetHintsRequest>) -> Answer<GetHintsResponse> {
-        let access = self.admit(&request, Capability::READ)?;
+        let access = Access::of(&request)?;
         let request = request.into_inner();
         request.validate().map_err(failed)?;
         self.admission.before_expiry(&access, self.hints_of(&request.shard, &access)).await
     }
 
     async fn unassign(&self, request: Request<UnassignRequest>) -> Answer<UnassignResponse> {
-        let access = self.admit(&request, Capability::APPLY)?;
+        let access = Access::of(&request)?;
         let request = request.into_inner();
         request.validate().map_err(failed)?;
         for shard in &request.shards {

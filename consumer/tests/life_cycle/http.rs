@@ -63,6 +63,9 @@ async fn shards_are_listed_and_looked_at_as_json() {
     let request = HealthCheckRequest { service: "consumer.Shard".to_owned() };
     let mut watch = health.watch(request).await.unwrap().into_inner();
     assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    // Whoever may ask without a token asks briefly.
+    let long = HealthCheckRequest { service: "x".repeat(64 << 10) };
+    assert_eq!(health.check(long).await.unwrap_err().code(), tonic::Code::OutOfRange);
     let (stopped, told) = tokio::join!(member.stop(), watch.message());
     stopped.unwrap();
     assert_eq!(told.unwrap().unwrap().status(), ServingStatus::NotServing);

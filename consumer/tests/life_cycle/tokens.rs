@@ -1,5 +1,7 @@
 //! Access tokens of the Shard service (consumer protocol §1.5).
 
+use std::time::Duration;
+
 use auth::{AUTHORIZATION, Authorizer, Capability, Claims, Keys};
 use client::{ClientOptions, ShardClient};
 use proto::consumer::shard_client::ShardClient as Rpc;
@@ -7,6 +9,7 @@ use proto::consumer::{
     ApplyRequest, GetHintsRequest, ListRequest, StatRequest, Status, UnassignRequest, apply_request,
 };
 use proto::protocol::{LabelSelector, Route};
+use reqwest::{Client, Response, StatusCode};
 use runtime::Clock;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
@@ -14,6 +17,7 @@ use tonic::{Code, Request};
 use crate::app::Counter;
 use crate::fixture::{Fixture, WITH_LOG, is_primary, wait_for};
 
+const LIMIT: Duration = Duration::from_secs(60);
 const KEY: &str = "c2VjcmV0";
 
 fn keys(text: &str) -> Keys {
@@ -71,6 +75,56 @@ async fn call(
         }
     };
     outcome.map_err(|status| (status.code(), status.message().to_owned()))
+}
+
+/// The answer to a request which has these headers, and a body that never comes.
+async fn without_body(client: &Client, url: String, headers: &[(&str, String)]) -> Response {
+    let never = futures::stream::pending::<Result<Vec<u8>, std::convert::Infallible>>();
+    let mut request = client.post(url).body(reqwest::Body::wrap_stream(never));
+    for (name, value) in headers {
+        request = request.header(*name, value);
+    }
+    Clock::system().timeout(LIMIT, request.send()).await.expect("it is answered").unwrap()
+}
+
+#[tokio::test]
+async fn who_may_not_do_it_is_refused_before_the_body_has_come() {
+    let fixture = Fixture::start().await;
+    let with_keys = |options: &mut consumer::ConsumerOptions| options.auth_keys = Some(keys(KEY));
+    let member = fixture.member_with(&Counter::default(), with_keys).await;
+    let endpoint = member.endpoint();
+    let http = Client::builder().no_proxy().build().unwrap();
+    let grpc = Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+    let bearer = |lacking: Capability| {
+        let token = token(KEY, Capability::from_bits(!lacking.bits()), "", 60);
+        (AUTHORIZATION, format!("Bearer {token}"))
+    };
+    for (method, required) in [
+        ("Stat", Capability::READ),
+        ("GetHints", Capability::READ),
+        ("List", Capability::LIST),
+        ("Apply", Capability::APPLY),
+        ("Unassign", Capability::APPLY),
+    ] {
+        let mut headers =
+            vec![("content-type", "application/grpc".to_owned()), ("te", "trailers".to_owned())];
+        let url = format!("{endpoint}/consumer.Shard/{method}");
+        let refused = without_body(&grpc, url.clone(), &headers).await;
+        assert_eq!(refused.headers()["grpc-status"], "16", "{method}");
+        headers.push(bearer(required));
+        let refused = without_body(&grpc, url, &headers).await;
+        assert_eq!(refused.headers()["grpc-status"], "16", "{method}");
+    }
+    for (path, required) in [("/v1/shards/list", Capability::LIST), ("/v1/shards/stat", Capability::READ)] {
+        for headers in [vec![], vec![bearer(required)]] {
+            for client in [&http, &grpc] {
+                let refused = without_body(client, format!("{endpoint}{path}"), &headers).await;
+                assert_eq!(refused.status(), StatusCode::UNAUTHORIZED, "{path}");
+            }
+        }
+    }
+    member.stop().await.unwrap();
+    fixture.stop().await;
 }
 
 #[tokio::test]

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use http::HeaderMap;
 use proto::protocol::{LabelSelector, LabelSet};
-use tonic::metadata::MetadataMap;
+use tonic::{Request, Status};
 
 use crate::authorizer::AUTHORIZATION;
 use crate::capability::Capability;
@@ -29,6 +30,15 @@ impl Access {
     /// Of a process to itself.
     pub fn unlimited() -> Access {
         Access::default()
+    }
+
+    /// What a call may see, as the guard found it which is before its service ([`crate::Admission::guard`]).
+    ///
+    /// # Errors
+    /// `Internal`, if there is no guard, or it does not know the method: nobody may call it then.
+    pub fn of<T>(call: &Request<T>) -> Result<Access, Status> {
+        let access = call.extensions().get::<Access>().cloned();
+        access.ok_or_else(|| Status::internal("nobody may call this method: it is behind no guard"))
     }
 
     /// Whether a journal or shard with these labels, its name or id among them, may be seen.
@@ -57,18 +67,18 @@ impl Verifier {
         Verifier { keys }
     }
 
-    /// What a request with this metadata may see, if it may do what `require` says. `now` is since the Unix epoch.
+    /// What a request with these headers may see, if it may do what `require` says. `now` is since the Unix epoch.
     ///
     /// # Errors
     /// Why it is refused.
     pub fn verify(
         &self,
-        metadata: &MetadataMap,
+        headers: &HeaderMap,
         require: Capability,
         now: Duration,
     ) -> Result<Access, AuthError> {
         let Some(keys) = &self.keys else { return Ok(Access::unlimited()) };
-        let token = match metadata.get(AUTHORIZATION) {
+        let token = match headers.get(AUTHORIZATION) {
             Some(header) if !header.is_empty() => {
                 let header = header.to_str().map_err(|_| AuthError::Unsupported)?;
                 header.strip_prefix("Bearer ").ok_or(AuthError::Unsupported)?

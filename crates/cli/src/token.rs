@@ -84,10 +84,10 @@ mod tests {
         let header = format!("Bearer {}", token(&args, now).unwrap());
         metadata.insert(AUTHORIZATION, header.parse().unwrap());
         let verifier = Verifier::new(Some(Keys::parse("b3RoZXI= c2VjcmV0").unwrap()));
-        let access = verifier.verify(&metadata, Capability::READ | Capability::LIST, now).unwrap();
+        let access = verifier.verify(metadata.as_ref(), Capability::READ | Capability::LIST, now).unwrap();
         assert_eq!(access.selector, "name:prefix=a/".parse::<LabelSelector>().unwrap());
         assert_eq!(access.expires, Some(now + Duration::from_secs(7200)));
-        assert!(verifier.verify(&metadata, Capability::APPEND, now).is_err());
+        assert!(verifier.verify(metadata.as_ref(), Capability::APPEND, now).is_err());
     }
 
     #[test]

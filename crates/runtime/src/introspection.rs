@@ -8,6 +8,8 @@ use tonic_reflection::server::Builder;
 
 use crate::BoxError;
 
+/// Bytes of the longest question. Anybody may ask, so that none may take much to hold.
+const QUESTION_BYTES_MAX: usize = 16 << 10;
 /// Name of the whole server, in questions for its health.
 const SERVER: &str = "";
 /// Services which every server has.
@@ -66,8 +68,8 @@ pub async fn add(routes: Routes, service: &'static str) -> Result<(Routes, Healt
         names.fold(described, |described, name| described.with_service_name(name))
     };
     let routes = routes
-        .add_service(server)
-        .add_service(described().build_v1()?)
-        .add_service(described().build_v1alpha()?);
+        .add_service(server.max_decoding_message_size(QUESTION_BYTES_MAX))
+        .add_service(described().build_v1()?.max_decoding_message_size(QUESTION_BYTES_MAX))
+        .add_service(described().build_v1alpha()?.max_decoding_message_size(QUESTION_BYTES_MAX));
     Ok((routes, health))
 }

@@ -23,6 +23,10 @@ use crate::proto::n_gram_server::NGram;
 use crate::proto::{NGramCount, PublishRequest, PublishResponse, QueryRequest, QueryResponse};
 use crate::{DELTA_TYPE, n_grams};
 
+/// What a token must allow for each method.
+pub(crate) const METHODS: [(&str, Capability); 2] =
+    [("/word_count.NGram/Publish", Capability::APPEND), ("/word_count.NGram/Query", Capability::READ)];
+
 /// Bytes of the longest answer: as much as processes of the group receive from each other.
 const ANSWER_BYTES_MAX: usize = grpc::MAX_MESSAGE_RECV_SERVER;
 
@@ -170,8 +174,7 @@ fn unmapped(error: MappingError) -> Status {
 #[tonic::async_trait]
 impl NGram for NGramApi {
     async fn publish(&self, request: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
-        let admission = &self.context.admission;
-        let access = admission.admit(request.metadata(), Capability::APPEND)?;
+        let (admission, access) = (&self.context.admission, Access::of(&request)?);
         let published = async {
             self.authorize_publish(&access).await?;
             self.publish_text(&request.into_inner().text).await.map_err(failed)
@@ -181,8 +184,7 @@ impl NGram for NGramApi {
     }
 
     async fn query(&self, request: Request<QueryRequest>) -> Result<Response<QueryResponse>, Status> {
-        let admission = &self.context.admission;
-        let access = admission.admit(request.metadata(), Capability::READ)?;
+        let (admission, access) = (&self.context.admission, Access::of(&request)?);
         let request = request.into_inner();
         if let Some(header) = &request.header {
             header.validate().map_err(|error| Status::invalid_argument(format!("Header: {error}")))?;

@@ -12,6 +12,7 @@ use store_rocksdb::RocksStore;
 use tonic::service::Routes;
 
 use crate::NGramApi;
+use crate::api::METHODS;
 use crate::count::{decode_count, encode_count};
 use crate::proto::NGramCount;
 use crate::proto::n_gram_server::NGramServer;
@@ -57,7 +58,7 @@ impl Application for WordCount {
     fn init_application(&self, context: &InitContext) -> Result<axum::Router, BoxError> {
         let api = NGramApi::start(self.n, context)?;
         let server = NGramServer::new(api).max_decoding_message_size(context.max_message_bytes);
-        Ok(Routes::new(server).into_axum_router())
+        Ok(context.admission.guard(Routes::new(server), &METHODS).into_axum_router())
     }
 
     async fn new_store(&self, shard: &Shard, recorder: Option<Recorder>) -> Result<RocksStore, BoxError> {

@@ -3,15 +3,21 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use std::num::NonZeroU8;
+use std::time::Duration;
 
 use auth::{AUTHORIZATION, Capability, Claims, Keys};
 use runtime::Clock;
 use testkit::{TestBroker, TestConsumer};
-use tonic::{Code, Request};
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::codegen::tokio_stream;
+use tonic::{Code, Request, Status};
+use tonic_prost::ProstCodec;
 use word_count::WordCount;
 use word_count::proto::n_gram_client::NGramClient;
-use word_count::proto::{PublishRequest, QueryRequest};
+use word_count::proto::{PublishRequest, QueryRequest, QueryResponse};
 
+const LIMIT: Duration = Duration::from_secs(60);
 const KEY: &str = "c2VjcmV0";
 const TEXT: &str = "How now, brown cow?";
 /// How a token selects the journals that texts are published to.
@@ -38,6 +44,16 @@ async fn publish(member: &TestConsumer, token: Option<&str>) -> Result<(), Refus
     let mut client = NGramClient::new(runtime::grpc::channel(member.endpoint()).unwrap());
     let outcome = client.publish(request(PublishRequest { text: TEXT.to_owned() }, token)).await;
     outcome.map(drop).map_err(|status| (status.code(), status.message().to_owned()))
+}
+
+/// How a call is answered whose message never comes.
+async fn never_asked(member: &TestConsumer, path: &'static str) -> Status {
+    let mut client = Grpc::new(runtime::grpc::channel(member.endpoint()).unwrap());
+    client.ready().await.unwrap();
+    let never = Request::new(tokio_stream::pending());
+    let codec = ProstCodec::<QueryRequest, QueryResponse>::default();
+    let call = client.streaming(never, PathAndQuery::from_static(path), codec);
+    Clock::system().timeout(LIMIT, call).await.expect("it is answered").unwrap_err()
 }
 
 /// How often the n-grams which came back were counted, together.
@@ -75,6 +91,13 @@ async fn check_refusals(member: &TestConsumer) {
         for shard in ["", "shard-000", "no-such"] {
             assert_eq!(query(member, "how now", shard, token).await, refused(reason), "{shard:?}");
         }
+    }
+    for path in ["/word_count.NGram/Publish", "/word_count.NGram/Query"] {
+        let status = never_asked(member, path).await;
+        assert_eq!(
+            (status.code(), status.message()),
+            (Code::Unauthenticated, "missing or empty Authorization token")
+        );
     }
     let reads = token(KEY, Capability::from_bits(!Capability::APPEND.bits()), "", 60);
     let needs = "authorization is missing required APPEND capability";

@@ -191,7 +191,7 @@ mod tests {
     fn lets_in(keys: &str, caller: &Caller) -> bool {
         let verifier = Verifier::new(Some(Keys::parse(keys).unwrap()));
         let request = caller.request((), Grant::everywhere(Capability::LIST));
-        verifier.verify(request.metadata(), Capability::LIST, Clock::system().unix_now()).is_ok()
+        verifier.verify(request.metadata().as_ref(), Capability::LIST, Clock::system().unix_now()).is_ok()
     }
 
     #[test]

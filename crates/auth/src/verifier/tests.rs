@@ -1,7 +1,7 @@
+use http::HeaderValue;
 use proptest::prelude::*;
 use proto::protocol::{LabelSelector, LabelSet};
 use tonic::Request;
-use tonic::metadata::MetadataValue;
 
 use super::*;
 use crate::{Authorizer, Grant, KeysError};
@@ -42,13 +42,13 @@ fn verified(
     require: Capability,
     now: Duration,
 ) -> Result<Access, String> {
-    let mut metadata = MetadataMap::new();
+    let mut headers = HeaderMap::new();
     if let Some(value) = authorization {
         // What no request can carry cannot arrive.
-        let Ok(value) = MetadataValue::try_from(value) else { return Err("no header".to_owned()) };
-        metadata.insert(AUTHORIZATION, value);
+        let Ok(value) = HeaderValue::from_bytes(value) else { return Err("no header".to_owned()) };
+        headers.insert(AUTHORIZATION, value);
     }
-    Verifier::new(Some(keys(text))).verify(&metadata, require, now).map_err(|e| e.to_string())
+    Verifier::new(Some(keys(text))).verify(&headers, require, now).map_err(|e| e.to_string())
 }
 
 fn with_token(token: &str, require: Capability, now: Duration) -> Result<Access, String> {
@@ -112,10 +112,10 @@ fn whatever_is_wrong_is_said() {
 
 #[test]
 fn the_first_header_counts() {
-    let mut metadata = MetadataMap::new();
-    metadata.append(AUTHORIZATION, format!("Bearer {}", golden(HS256)).parse().unwrap());
-    metadata.append(AUTHORIZATION, "Bearer other".parse().unwrap());
-    Verifier::new(Some(keys(SECRET))).verify(&metadata, Capability::READ, ISSUED).unwrap();
+    let mut headers = HeaderMap::new();
+    headers.append(AUTHORIZATION, format!("Bearer {}", golden(HS256)).parse().unwrap());
+    headers.append(AUTHORIZATION, "Bearer other".parse().unwrap());
+    Verifier::new(Some(keys(SECRET))).verify(&headers, Capability::READ, ISSUED).unwrap();
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn requests_without_a_token_pass_where_that_is_wanted() {
     let claims = Claims { capability: Capability::READ, expires: i64::MAX, ..Claims::default() };
     let by_zero = format!("Bearer {}", keys("AAA=").sign(&claims));
     assert!(verified(&open, Some(by_zero.as_bytes()), Capability::READ, ISSUED).is_err());
-    let nothing = Verifier::default().verify(&MetadataMap::new(), Capability::ALL, ISSUED).unwrap();
+    let nothing = Verifier::default().verify(&HeaderMap::new(), Capability::ALL, ISSUED).unwrap();
     assert_eq!(nothing, Access::unlimited());
 }
 

@@ -32,12 +32,12 @@ fn write(message: &DynamicMessage, text: &mut Vec<u8>) -> Result<(), Status> {
     written.map_err(|error| Status::internal(format!("{}: {error}", message.descriptor().full_name())))
 }
 
-/// Encodes messages of any kind, and decodes those of one.
+/// Encodes messages of any kind, if there are any, and decodes those of one.
 #[derive(Clone)]
 pub(super) struct Messages(pub(super) MessageDescriptor);
 
 impl Codec for Messages {
-    type Encode = DynamicMessage;
+    type Encode = Result<DynamicMessage, Status>;
     type Decode = DynamicMessage;
     type Encoder = Messages;
     type Decoder = Messages;
@@ -52,11 +52,15 @@ impl Codec for Messages {
 }
 
 impl Encoder for Messages {
-    type Item = DynamicMessage;
+    type Item = Result<DynamicMessage, Status>;
     type Error = Status;
 
-    fn encode(&mut self, message: DynamicMessage, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        message.encode(to).map_err(|error| Status::internal(error.to_string()))
+    fn encode(
+        &mut self,
+        message: Result<DynamicMessage, Status>,
+        to: &mut EncodeBuf<'_>,
+    ) -> Result<(), Status> {
+        message?.encode(to).map_err(|error| Status::internal(error.to_string()))
     }
 }
 
