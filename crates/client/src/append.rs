@@ -6,6 +6,7 @@
 
 use crate::client::{JournalClient, backoff, bare_name};
 use crate::error::{ClientError, check_append};
+use crate::outage::Outage;
 use crate::routes::Need;
 use auth::{Capability, Grant};
 use bytes::Bytes;
@@ -61,7 +62,7 @@ impl JournalClient {
         request: AppendRequest,
         content: Bytes,
     ) -> Result<AppendResponse, ClientError> {
-        let mut backoff = backoff();
+        let (mut backoff, mut outage) = (backoff(), Outage::default());
         loop {
             let pieces = futures::stream::iter([Ok(content.clone())]);
             let response = self.append_once(request.clone(), pieces).await;
@@ -69,7 +70,9 @@ impl JournalClient {
                 Err(error) if error.is_unavailable() || error.is_routing() => error,
                 outcome => return outcome,
             };
-            tracing::warn!(journal = request.journal, %error, "append failed (will retry)");
+            outage.failed(&error, self.options().clock.now(), |failing| {
+                tracing::warn!(journal = request.journal, %error, failing, "append failed (will retry)");
+            });
             self.pause(backoff.next()).await?;
         }
     }

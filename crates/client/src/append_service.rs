@@ -19,6 +19,7 @@ mod verdict;
 
 use crate::client::{JournalClient, backoff, bare_name};
 use crate::op::{AppendFuture, OpError, OpFuture};
+use crate::outage::Outage;
 use buffer::{Budget, Buffer, MEMORY_BYTES_MAX};
 use futures::StreamExt;
 use proto::protocol::AppendRequest;
@@ -177,7 +178,7 @@ impl AppendService {
         request: &AppendRequest,
         content: &buffer::Content,
     ) -> Result<(), OpError> {
-        let (mut backoff, mut attempts) = (backoff(), 0u32);
+        let (mut backoff, mut outage, mut attempts) = (backoff(), Outage::default(), 0u32);
         loop {
             let sent = Arc::clone(&self.inner.sent);
             let chunks = content.stream(&self.inner.tasks).inspect(move |chunk| {
@@ -194,9 +195,10 @@ impl AppendService {
                 Verdict::Retry(error) => error,
             };
             attempts = attempts.saturating_add(1);
-            let wait = backoff.next();
-            tracing::warn!(journal = &*queue.journal, %error, ?wait, "append failed (will retry)");
-            self.inner.client.pause(wait).await?;
+            outage.failed(&error, self.inner.client.options().clock.now(), |failing| {
+                tracing::warn!(journal = &*queue.journal, %error, failing, "append failed (will retry)");
+            });
+            self.inner.client.pause(backoff.next()).await?;
         }
     }
 }

@@ -7,6 +7,7 @@
 use crate::brokers::Brokers;
 use crate::channels::Channels;
 use crate::error::ClientError;
+use crate::outage::Outage;
 use crate::routes::{Need, RouteCache, choose};
 use crate::series::Series;
 use auth::{Authorizer, Capability, Grant};
@@ -278,13 +279,15 @@ impl JournalClient {
     where
         F: Future<Output = Result<T, ClientError>>,
     {
-        let mut backoff = backoff();
+        let (mut backoff, mut outage) = (backoff(), Outage::default());
         loop {
             let error = match once().await {
                 Err(error) if retry(&error) => error,
                 outcome => return outcome,
             };
-            tracing::warn!(%error, "{what} waits for a broker");
+            outage.failed(&error, self.options().clock.now(), |failing| {
+                tracing::warn!(%error, failing, "{what} waits for a broker");
+            });
             self.pause(backoff.next()).await?;
         }
     }

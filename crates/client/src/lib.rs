@@ -17,6 +17,7 @@ mod committed;
 mod error;
 mod op;
 mod options;
+mod outage;
 mod publisher;
 mod reader;
 mod routes;

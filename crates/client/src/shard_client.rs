@@ -3,6 +3,7 @@
 use crate::channels::Channels;
 use crate::client::{ClientOptions, backoff};
 use crate::error::{ClientError, StatusCode};
+use crate::outage::Outage;
 use auth::{Capability, Grant};
 use proto::Validate;
 use proto::consumer::shard_client::ShardClient as Rpc;
@@ -10,9 +11,9 @@ use proto::consumer::{
     ApplyRequest, ApplyResponse, GetHintsRequest, GetHintsResponse, ListRequest, ListResponse, StatRequest,
     StatResponse, Status, UnassignRequest, UnassignResponse,
 };
-use runtime::backoff::Backoff;
 use runtime::grpc_metrics::CountedChannel;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// A client of consumers. Cheap to clone. Requests wait until the consumer is reachable; one which was sent is not
 /// repeated. A status which is not OK is an error.
@@ -32,14 +33,14 @@ macro_rules! calls {
             request.validate().map_err(ClientError::Request)?;
             let item: String = $item(&request);
             let grant: Grant = $grant(&request);
-            let mut backoff = backoff();
+            let (mut backoff, mut outage) = (backoff(), Outage::default());
             let response = loop {
                 let request = self.options.request(request.clone(), grant.clone());
                 let error = match self.rpc()?.$name(request).await.map_err(ClientError::Grpc) {
                     Ok(response) => break response.into_inner(),
                     Err(error) => error,
                 };
-                self.wait_if_unreachable(error, &mut backoff).await?;
+                self.wait_if_unreachable(error, &mut outage, backoff.next()).await?;
             };
             response.validate().map_err(ClientError::Response)?;
             match response.status() {
@@ -115,17 +116,20 @@ impl ShardClient {
     async fn wait_if_unreachable(
         &self,
         error: ClientError,
-        backoff: &mut Backoff,
+        outage: &mut Outage,
+        wait: Duration,
     ) -> Result<(), ClientError> {
         if !error.is_unreachable() {
             return Err(error);
         }
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
-        tracing::warn!(endpoint = &*self.endpoint, %error, "waiting for the consumer");
+        outage.failed(&error, self.options.clock.now(), |failing| {
+            tracing::warn!(endpoint = &*self.endpoint, %error, failing, "waiting for the consumer");
+        });
         tokio::select! {
             biased;
             () = self.options.tasks.token().cancelled() => Err(ClientError::Cancelled),
-            () = self.options.clock.sleep(backoff.next()) => Ok(()),
+            () = self.options.clock.sleep(wait) => Ok(()),
         }
     }
 }

@@ -8,6 +8,7 @@
 
 use crate::client::{JournalClient, backoff, check_first_page, check_next_page};
 use crate::error::ClientError;
+use crate::outage::Outage;
 use auth::{Capability, Grant};
 use message::mapping::Partitions;
 use proto::protocol::{LabelSelector, ListRequest, ListResponse};
@@ -153,7 +154,7 @@ type Held = Option<(ListResponse, Instant)>;
 
 impl Follower {
     async fn run(mut self) -> Result<(), BoxError> {
-        let mut backoff = backoff();
+        let (mut backoff, mut outage) = (backoff(), Outage::default());
         loop {
             let mut is_good = false;
             let Err(error) = self.follow(&mut is_good).await else { return Ok(()) };
@@ -163,10 +164,12 @@ impl Follower {
             }
             if is_good {
                 backoff.reset();
+                outage.is_over();
             }
-            let wait = backoff.next();
-            tracing::warn!(%error, ?wait, "watching journals failed (will retry)");
-            self.client.pause(wait).await?;
+            outage.failed(&error, self.client.options().clock.now(), |failing| {
+                tracing::warn!(%error, failing, "watching journals failed (will retry)");
+            });
+            self.client.pause(backoff.next()).await?;
         }
     }
 

@@ -54,6 +54,7 @@ const PURE: &[&str] = &[
     "crates/auth/src/verifier.rs",
     "crates/client/src/append_service/verdict.rs",
     "crates/client/src/brokers.rs",
+    "crates/client/src/outage.rs",
     "crates/client/src/reader/frames.rs",
     "crates/client/src/reader/retry.rs",
     "crates/client/src/routes.rs",

@@ -124,3 +124,5 @@ fn failures_name_what_failed() {
     assert!(nobody.contains(&format!("listing shards at http://{free}: no answer")), "{nobody}");
     assert!(text(&broker.run("journals list --help", b"").stdout).contains("Examples:"));
 }
+    assert_eq!(nobody.matches(" waits for a broker").count(), 1, "{nobody}");
+    assert_eq!(nobody.matches("waiting for the consumer").count(), 1, "{nobody}");

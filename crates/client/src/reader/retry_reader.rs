@@ -4,6 +4,7 @@
 use super::retry::{Attempts, Decision, Progress};
 use super::{Chunk, ReadError, Reader};
 use crate::client::JournalClient;
+use crate::outage::Outage;
 use proto::protocol::{Fragment, ReadRequest};
 use runtime::Instant;
 
@@ -14,6 +15,7 @@ pub struct RetryReader {
     request: ReadRequest,
     reader: Reader,
     attempts: Attempts,
+    outage: Outage,
     /// When to call again.
     resume: Option<Instant>,
 }
@@ -23,7 +25,8 @@ impl RetryReader {
     pub fn new(client: JournalClient, mut request: ReadRequest) -> RetryReader {
         request.do_not_proxy |= client.reads_directly();
         let reader = client.read(request.clone());
-        RetryReader { client, request, reader, attempts: Attempts::new(), resume: None }
+        let (attempts, outage) = (Attempts::new(), Outage::default());
+        RetryReader { client, request, reader, attempts, outage, resume: None }
     }
 
     /// Offset of the next byte; −1 if the write head was requested and is not known yet.
@@ -81,7 +84,10 @@ impl RetryReader {
                 outcome = self.reader.next() => outcome,
             };
             match outcome {
-                Ok(chunk) => return Ok(chunk),
+                Ok(chunk) => {
+                    self.outage.is_over();
+                    return Ok(chunk);
+                }
                 Err(error) => self.on_error(error)?,
             }
         }
@@ -111,7 +117,9 @@ impl RetryReader {
             Decision::Again => self.resume = Some(now),
             Decision::Later(wait) => {
                 let (journal, offset) = (&self.request.journal, self.reader.offset());
-                tracing::warn!(journal, offset, %error, ?wait, "read failed (will retry)");
+                self.outage.failed(&error, now, |failing| {
+                    tracing::warn!(journal, offset, %error, failing, "read failed (will retry)");
+                });
                 self.resume = Some(now + wait);
             }
         }
