@@ -2,7 +2,8 @@
 
 use runtime::BoxError;
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::Path;
 
 /// Offsets by journal.
@@ -22,19 +23,36 @@ pub fn load(path: &Path) -> Result<Offsets, BoxError> {
     }
 }
 
-/// Replaces an offset file: whole, or not at all. `previous` is where the file that is replaced goes, if anywhere.
+/// Replaces an offset file: whole, or not at all. `previous` is where what it was is kept, if anywhere.
+///
+/// # Errors
+/// If a file cannot be read or written. After success the new offsets survive a crash of the machine.
 pub fn store(path: &Path, offsets: &Offsets, previous: Option<&Path>) -> Result<(), BoxError> {
     let fail =
         |e: &dyn std::fmt::Display| -> BoxError { format!("writing offsets {}: {e}", path.display()).into() };
-    let temporary = with_suffix(path, ".temp");
-    let mut file = std::fs::File::create(&temporary).map_err(|e| fail(&e))?;
     let mut text = serde_json::to_vec_pretty(offsets)?;
     text.push(b'\n');
-    file.write_all(&text).and_then(|()| file.sync_all()).map_err(|e| fail(&e))?;
     if let Some(previous) = previous {
-        std::fs::rename(path, previous).map_err(|e| fail(&e))?;
+        let was = std::fs::read(path).map_err(|e| fail(&e))?;
+        replace(previous, &was).map_err(|e| fail(&e))?;
     }
-    std::fs::rename(&temporary, path).map_err(|e| fail(&e))
+    replace(path, &text).map_err(|e| fail(&e))
+}
+
+/// Replaces a file by one of this content, which is on the disk before it has the name.
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let temporary = with_suffix(path, ".temp");
+    let mut file = File::create(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    sync_directory_of(path)
+}
+
+/// Brings the name of a file to the disk.
+pub fn sync_directory_of(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// `path` with `suffix` after its name.
@@ -58,6 +76,7 @@ mod tests {
         let previous = with_suffix(&path, ".previous");
         store(&path, &Offsets::new(), Some(&previous)).unwrap();
         assert_eq!((load(&path).unwrap(), load(&previous).unwrap()), (Offsets::new(), first));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing else is left");
     }
 
     #[test]

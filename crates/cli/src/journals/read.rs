@@ -3,6 +3,9 @@
 //! Without `--block` journals are read one after the other, in order of their names, up to their ends. With it they are
 //! read together and forever; content is then written in whole records where the journal says how its records are framed,
 //! so that records of different journals do not mix.
+//!
+//! Offsets that are written at the end never claim content which a crash of the machine could take back: output into a
+//! regular file is on its disk before they are replaced.
 
 use super::offsets::{self, Offsets};
 use super::whole::WholeRecords;
@@ -15,7 +18,9 @@ use proto::protocol::{JournalSpec, ListResponse, ReadRequest};
 use runtime::signals::Signals;
 use runtime::{BoxError, OnError};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 
@@ -39,7 +44,8 @@ pub struct ReadArgs {
     /// A JSON file of journals and the offsets to begin at.
     #[arg(long, value_name = "FILE")]
     offsets: Option<PathBuf>,
-    /// Where to write the offsets at which to continue. If it is also `--offsets`, that is kept as FILE.previous.
+    /// Where to write the offsets at which to continue, once output into a file is on its disk. If it is also
+    /// `--offsets`, that is kept as FILE.previous.
     #[arg(long, value_name = "FILE")]
     offsets_out: Option<PathBuf>,
     /// Where fragment URLs of the file:// scheme are found on this machine; as --broker.file-root.
@@ -60,10 +66,12 @@ impl ReadArgs {
 /// Runs the command.
 pub async fn run(session: &Session, args: ReadArgs) -> Result<(), BoxError> {
     let start = args.offsets.as_deref().map(offsets::load).transpose()?.unwrap_or_default();
-    let output: Box<dyn Write + Send> = match args.output.as_str() {
-        "-" => Box::new(std::io::stdout()),
-        path => Box::new(std::fs::File::create(path).map_err(|e| format!("creating {path:?}: {e}"))?),
+    let output = match args.output.as_str() {
+        // Without a buffer, and able to tell what it is.
+        "-" => std::io::stdout().as_fd().try_clone_to_owned().map(File::from),
+        path => File::create(path),
     };
+    let output = output.map_err(|e| format!("creating {:?}: {e}", args.output))?;
     let flows = if args.output == "-" { Output::Flows } else { Output::Waits };
     // How much there is to follow, nobody knows.
     let progress = Progress::of_bytes(&session.clock, flows, (!args.block).then_some(0));
@@ -76,7 +84,7 @@ pub async fn run(session: &Session, args: ReadArgs) -> Result<(), BoxError> {
 
 struct Copy {
     args: ReadArgs,
-    output: Box<dyn Write + Send>,
+    output: File,
     start: Offsets,
     /// Offsets up to which content was written.
     reached: Offsets,
@@ -200,18 +208,30 @@ impl Copy {
     }
 
     fn write(&mut self, journal: &str, bytes: &[u8], reached: i64) -> Result<(), BoxError> {
-        let written = self.output.write_all(bytes).and_then(|()| self.output.flush());
         // The error stays what it is: a broken pipe ends the command quietly.
-        written?;
+        self.output.write_all(bytes)?;
         self.reached.insert(journal.to_owned(), reached);
         Ok(())
     }
 
     fn store_offsets(&self) -> Result<(), BoxError> {
         let Some(path) = &self.args.offsets_out else { return Ok(()) };
+        self.sync_output().map_err(|e| format!("syncing {:?}: {e}", self.args.output))?;
         let previous =
             (self.args.offsets.as_ref() == Some(path)).then(|| offsets::with_suffix(path, ".previous"));
         offsets::store(path, &self.reached, previous.as_deref())
+    }
+
+    /// Brings what was written to the disk, if it went into a file, and that file's name.
+    fn sync_output(&self) -> std::io::Result<()> {
+        if !self.output.metadata()?.is_file() {
+            return Ok(());
+        }
+        self.output.sync_all()?;
+        match self.args.output.as_str() {
+            "-" => Ok(()),
+            path => offsets::sync_directory_of(Path::new(path)),
+        }
     }
 }
 

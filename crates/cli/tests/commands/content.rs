@@ -65,6 +65,24 @@ fn reading_goes_on_where_offsets_say() {
 }
 
 #[test]
+fn offsets_are_written_only_once_the_output_is_on_its_disk() {
+    let broker = Broker::start();
+    broker.ok("journals apply", TREE);
+    broker.ok("journals append -l name=a/one", b"first\n");
+    let (state, content) = (broker.path("state.json"), broker.path("content"));
+    // A file, which takes content and cannot be synced.
+    let read = format!("journals read -l app=test --offsets-out {} -o", state.display());
+    let said = broker.fails(&format!("{read} /proc/self/comm"), b"");
+    assert!(said.contains("error: syncing \"/proc/self/comm\": "), "{said}");
+    assert!(!state.exists());
+    broker.ok(&format!("{read} {}", content.display()), b"");
+    assert_eq!(std::fs::read_to_string(content).unwrap(), "first\n");
+    assert!(std::fs::read_to_string(&state).unwrap().contains("\"a/one\": 6"));
+    // What is not a file needs no disk.
+    broker.ok(&format!("{read} /dev/null"), b"");
+}
+
+#[test]
 fn following_sees_new_content_and_new_journals() {
     let broker = Broker::start();
     broker.ok("journals apply", TREE);
