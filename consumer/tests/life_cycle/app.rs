@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use client::{OpFuture, Publisher};
 use consumer::{Application, Consumed, JsonFileStore, Shard};
 use message::mapping::Target;
-use message::{Envelope, Flags, Framing, Message, MessageError, Uuid, json};
+use message::{Envelope, Flags, Framing, Uuid};
 use proto::JournalName;
 use proto::protocol::JournalSpec;
 use recoverylog::Recorder;
@@ -31,28 +31,7 @@ impl Count {
     }
 }
 
-impl Message for Count {
-    fn uuid(&self) -> Uuid {
-        self.uuid
-    }
-
-    fn set_uuid(&mut self, uuid: Uuid) {
-        self.uuid = uuid;
-    }
-
-    fn new_acknowledgement(&self, _: &JournalName) -> Count {
-        Count::default()
-    }
-
-    fn encode(&self, _: Framing, out: &mut Vec<u8>) -> Result<(), MessageError> {
-        json::encode(self, out)
-    }
-
-    fn decode(&mut self, _: Framing, payload: &[u8]) -> Result<(), MessageError> {
-        *self = json::decode(payload)?;
-        Ok(())
-    }
-}
+message::json_message!(Count);
 
 /// How often each part of the application is still to fail.
 #[derive(Default)]

@@ -24,6 +24,69 @@ pub fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, MessageError> {
     Ok(serde_json::from_slice(payload)?)
 }
 
+/// Implements [`Message`](crate::Message) for a type whose messages are lines of JSON, and are not framed otherwise. The type
+/// is `Serialize`, `Deserialize` and `Default`, and its field `uuid` is a [`Uuid`](crate::Uuid). An acknowledgement is the
+/// default with a UUID.
+///
+/// ```
+/// use message::{Framing, Message, Uuid};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Default, Serialize, Deserialize)]
+/// struct Note {
+///     uuid: Uuid,
+///     text: String,
+/// }
+///
+/// message::json_message!(Note);
+///
+/// let mut line = Vec::new();
+/// Note { text: "hello".to_owned(), ..Note::default() }.encode(Framing::Json, &mut line)?;
+/// assert_eq!(line, b"{\"uuid\":\"00000000-0000-0000-0000-000000000000\",\"text\":\"hello\"}\n");
+/// # Ok::<(), message::MessageError>(())
+/// ```
+#[macro_export]
+macro_rules! json_message {
+    ($type:ty) => {
+        impl $crate::Message for $type {
+            fn uuid(&self) -> $crate::Uuid {
+                self.uuid
+            }
+
+            fn set_uuid(&mut self, uuid: $crate::Uuid) {
+                self.uuid = uuid;
+            }
+
+            fn new_acknowledgement(&self, _: &$crate::JournalName) -> Self {
+                <Self as ::std::default::Default>::default()
+            }
+
+            fn encode(
+                &self,
+                framing: $crate::Framing,
+                out: &mut ::std::vec::Vec<u8>,
+            ) -> ::std::result::Result<(), $crate::MessageError> {
+                match framing {
+                    $crate::Framing::Json => $crate::json::encode(self, out),
+                    other => ::std::result::Result::Err($crate::MessageError::Framing(other)),
+                }
+            }
+
+            fn decode(
+                &mut self,
+                framing: $crate::Framing,
+                payload: &[u8],
+            ) -> ::std::result::Result<(), $crate::MessageError> {
+                match framing {
+                    $crate::Framing::Json => *self = $crate::json::decode(payload)?,
+                    other => return ::std::result::Result::Err($crate::MessageError::Framing(other)),
+                }
+                ::std::result::Result::Ok(())
+            }
+        }
+    };
+}
+
 /// Compact, with the escapes and numbers of Go's encoder.
 struct GoFormatter;
 

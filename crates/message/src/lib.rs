@@ -22,5 +22,7 @@ pub use crate::uuid::{Flags, ProducerId, Uuid, UuidError};
 pub use clock::{Clock, ClockSource};
 pub use framing::{Decoder, Framing, Split, UnknownContentType};
 pub use message::{BoxError, Envelope, Message, MessageError};
+#[doc(hidden)]
+pub use proto::JournalName;
 pub use publisher::PublisherCore;
 pub use sequencer::{QueueOutcome, Sequencer, Step};

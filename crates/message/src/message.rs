@@ -10,7 +10,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 /// A type whose values are written to and read from journals.
 ///
 /// `encode` and `decode` may support only some framings and fail for the others with [`MessageError::Framing`].
-/// The helpers [`crate::json`], [`crate::fixed`] and [`crate::csv`] do the work of one framing each.
+/// The helpers [`crate::json`], [`crate::fixed`] and [`crate::csv`] do the work of one framing each;
+/// [`crate::json_message`] implements all of it for a type which is JSON alone.
 pub trait Message: Send + Sync + 'static {
     /// The UUID of this message. The zero UUID opts out of sequencing: delivered at least once.
     fn uuid(&self) -> Uuid;

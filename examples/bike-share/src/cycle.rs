@@ -1,7 +1,6 @@
 //! Cycles: a bike which is back where it was. Pure.
 
-use ::message::{Framing, Message, MessageError, Uuid, json};
-use ::proto::JournalName;
+use ::message::Uuid;
 use serde::{Deserialize, Serialize};
 
 use crate::ride::{Ride, Trip};
@@ -54,39 +53,13 @@ impl Cycle {
     }
 }
 
-impl Message for Cycle {
-    fn uuid(&self) -> Uuid {
-        self.uuid
-    }
-
-    fn set_uuid(&mut self, uuid: Uuid) {
-        self.uuid = uuid;
-    }
-
-    fn new_acknowledgement(&self, _: &JournalName) -> Cycle {
-        Cycle::default()
-    }
-
-    fn encode(&self, framing: Framing, out: &mut Vec<u8>) -> Result<(), MessageError> {
-        match framing {
-            Framing::Json => json::encode(self, out),
-            other => Err(MessageError::Framing(other)),
-        }
-    }
-
-    fn decode(&mut self, framing: Framing, payload: &[u8]) -> Result<(), MessageError> {
-        match framing {
-            Framing::Json => *self = json::decode(payload)?,
-            other => return Err(MessageError::Framing(other)),
-        }
-        Ok(())
-    }
-}
+::message::json_message!(Cycle);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use ::message::csv::CsvRecord;
+    use ::message::{Framing, Message};
 
     const BIKE: u64 = 17827;
 

@@ -12,8 +12,7 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use message::{Framing, Message, MessageError, Uuid, json};
-use proto::JournalName;
+use message::Uuid;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::crc64::crc64;
@@ -151,44 +150,12 @@ fn from_base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D:
     deserializer.deserialize_any(Visitor)
 }
 
-macro_rules! json_message {
-    ($type:ty) => {
-        impl Message for $type {
-            fn uuid(&self) -> Uuid {
-                self.uuid
-            }
-
-            fn set_uuid(&mut self, uuid: Uuid) {
-                self.uuid = uuid;
-            }
-
-            fn new_acknowledgement(&self, _journal: &JournalName) -> Self {
-                Self::default()
-            }
-
-            fn encode(&self, framing: Framing, out: &mut Vec<u8>) -> Result<(), MessageError> {
-                match framing {
-                    Framing::Json => json::encode(self, out),
-                    other => Err(MessageError::Framing(other)),
-                }
-            }
-
-            fn decode(&mut self, framing: Framing, payload: &[u8]) -> Result<(), MessageError> {
-                match framing {
-                    Framing::Json => *self = json::decode(payload)?,
-                    other => return Err(MessageError::Framing(other)),
-                }
-                Ok(())
-            }
-        }
-    };
-}
-
-json_message!(Chunk);
-json_message!(Sum);
+message::json_message!(Chunk);
+message::json_message!(Sum);
 
 #[cfg(test)]
 mod tests {
+    use message::{Framing, Message};
     use proptest::prelude::*;
 
     use super::*;

@@ -3,7 +3,7 @@
 use client::Publisher;
 use consumer::{Application, Consumed, Shard};
 use message::mapping::Target;
-use message::{Envelope, Flags, Framing, Message, MessageError, Uuid, json};
+use message::{Envelope, Flags, Framing, Uuid};
 use proto::JournalName;
 use proto::protocol::JournalSpec;
 use recoverylog::Recorder;
@@ -27,28 +27,7 @@ pub struct Visit {
     pub count: u64,
 }
 
-impl Message for Visit {
-    fn uuid(&self) -> Uuid {
-        self.uuid
-    }
-
-    fn set_uuid(&mut self, uuid: Uuid) {
-        self.uuid = uuid;
-    }
-
-    fn new_acknowledgement(&self, _: &JournalName) -> Visit {
-        Visit::default()
-    }
-
-    fn encode(&self, _: Framing, out: &mut Vec<u8>) -> Result<(), MessageError> {
-        json::encode(self, out)
-    }
-
-    fn decode(&mut self, _: Framing, payload: &[u8]) -> Result<(), MessageError> {
-        *self = json::decode(payload)?;
-        Ok(())
-    }
-}
+message::json_message!(Visit);
 
 /// The application.
 pub struct Visits;

@@ -2,8 +2,7 @@
 
 use client::Publisher;
 use consumer::{Application, Consumed, Consumer, ConsumerOptions, JsonFileStore, Shard};
-use message::{Envelope, Flags, Framing, Message, MessageError, Uuid, json};
-use proto::JournalName;
+use message::{Envelope, Flags, Uuid};
 use proto::protocol::JournalSpec;
 use recoverylog::Recorder;
 use runtime::BoxError;
@@ -18,28 +17,7 @@ pub struct Key {
     key: String,
 }
 
-impl Message for Key {
-    fn uuid(&self) -> Uuid {
-        self.uuid
-    }
-
-    fn set_uuid(&mut self, uuid: Uuid) {
-        self.uuid = uuid;
-    }
-
-    fn new_acknowledgement(&self, _: &JournalName) -> Key {
-        Key::default()
-    }
-
-    fn encode(&self, _: Framing, out: &mut Vec<u8>) -> Result<(), MessageError> {
-        json::encode(self, out)
-    }
-
-    fn decode(&mut self, _: Framing, payload: &[u8]) -> Result<(), MessageError> {
-        *self = json::decode(payload)?;
-        Ok(())
-    }
-}
+message::json_message!(Key);
 
 struct Counter;
 

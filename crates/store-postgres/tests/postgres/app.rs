@@ -9,7 +9,7 @@ use client::specs::{JournalNode, ShardSet};
 use client::{AppendService, ClientOptions, CommittedReader, NewMessage, Publisher, ShardClient};
 use consumer::{Application, Consumed, Consumer, ConsumerOptions, Shard};
 use message::mapping::Target;
-use message::{Envelope, Flags, Framing, Message, MessageError, Sequencer, Uuid, json};
+use message::{Envelope, Flags, Framing, Sequencer, Uuid};
 use proto::JournalName;
 use proto::consumer::StatRequest;
 use proto::protocol::{JournalSpec, ReadRequest};
@@ -40,28 +40,7 @@ struct Count {
     count: i64,
 }
 
-impl Message for Count {
-    fn uuid(&self) -> Uuid {
-        self.uuid
-    }
-
-    fn set_uuid(&mut self, uuid: Uuid) {
-        self.uuid = uuid;
-    }
-
-    fn new_acknowledgement(&self, _: &JournalName) -> Count {
-        Count::default()
-    }
-
-    fn encode(&self, _: Framing, out: &mut Vec<u8>) -> Result<(), MessageError> {
-        json::encode(self, out)
-    }
-
-    fn decode(&mut self, _: Framing, payload: &[u8]) -> Result<(), MessageError> {
-        *self = json::decode(payload)?;
-        Ok(())
-    }
-}
+message::json_message!(Count);
 
 fn target(journal: &str) -> Target {
     Target { journal: JournalName::parse(journal).unwrap(), framing: Framing::Json }
