@@ -2,11 +2,13 @@
 //! commit writes all of it.
 //!
 //! The file `state.json` holds three documents, one after the other: offsets of an older format (always `{}` here, and read), the
-//! application's state, and the checkpoint. A commit writes `next.json` and renames it.
+//! application's state, and the checkpoint. A commit writes `next.json` and renames it. Readers beside the shard share a copy
+//! of the state which the last durable commit was of.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -60,6 +62,9 @@ pub enum JsonStoreError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// A reader has outlived its store.
+    #[error("the store is closed")]
+    Closed,
     /// File operations are no longer recorded.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -69,12 +74,36 @@ pub enum JsonStoreError {
 pub struct JsonFileStore<S> {
     /// The state, with the changes of the running transaction.
     pub state: S,
+    committed: Arc<Mutex<Arc<S>>>,
     recorder: Recorder,
     tasks: TaskGroup,
     restored: Option<Checkpoint>,
 }
 
-impl<S: Serialize + DeserializeOwned + Default + Send + 'static> JsonFileStore<S> {
+/// Reads the state as of the last durable commit, from any task. Does not hold the store open. Cheap to clone.
+pub struct JsonReader<S> {
+    committed: Weak<Mutex<Arc<S>>>,
+}
+
+impl<S> JsonReader<S> {
+    /// The state: with every transaction whose commit is durable, and nothing of others.
+    ///
+    /// # Errors
+    /// If the store is closed.
+    pub fn state(&self) -> Result<Arc<S>, JsonStoreError> {
+        let committed = self.committed.upgrade().ok_or(JsonStoreError::Closed)?;
+        let state = committed.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Arc::clone(&state))
+    }
+}
+
+impl<S> Clone for JsonReader<S> {
+    fn clone(&self) -> JsonReader<S> {
+        JsonReader { committed: Weak::clone(&self.committed) }
+    }
+}
+
+impl<S: Serialize + DeserializeOwned + Default + Clone + Send + Sync + 'static> JsonFileStore<S> {
     /// Reads the state in the directory of `recorder`; without a file, the state and the checkpoint are the default.
     ///
     /// # Errors
@@ -86,12 +115,13 @@ impl<S: Serialize + DeserializeOwned + Default + Send + 'static> JsonFileStore<S
         let recorder = recorder.ok_or(JsonStoreError::NoRecorder)?;
         let dir = recorder.dir().to_owned();
         let (state, checkpoint) = tasks.spawn_blocking("read state", move || read(dir)).await?;
-        Ok(JsonFileStore { state, recorder, tasks: tasks.clone(), restored: Some(checkpoint) })
+        let committed = Arc::new(Mutex::new(Arc::new(S::clone(&state))));
+        Ok(JsonFileStore { state, committed, recorder, tasks: tasks.clone(), restored: Some(checkpoint) })
     }
 }
 
-impl<S: Serialize + Send + 'static> Store for JsonFileStore<S> {
-    type Reader = ();
+impl<S: Serialize + Clone + Send + Sync + 'static> Store for JsonFileStore<S> {
+    type Reader = JsonReader<S>;
 
     async fn restore_checkpoint(&mut self) -> Result<Checkpoint, BoxError> {
         Ok(self.restored.take().unwrap_or_default())
@@ -107,22 +137,32 @@ impl<S: Serialize + Send + 'static> Store for JsonFileStore<S> {
             return OpFuture::resolved(Err(why(&self.recorder, error)));
         }
         let recorder = self.recorder.clone();
+        let (committed, state) = (Arc::downgrade(&self.committed), Arc::new(self.state.clone()));
         let write = self.tasks.spawn_blocking("write state", {
             let recorder = recorder.clone();
             move || write_file(&recorder, &documents)
         });
         let (promise, commit) = OpFuture::pair();
         self.tasks.spawn("commit state", OnError::Log, async move {
-            promise.resolve(match write.await {
+            let outcome = match write.await {
                 Ok(barrier) => barrier.await.map(drop).map_err(|error| why(&recorder, error)),
                 Err(error) => Err(OpError::failed(error)),
-            });
+            };
+            // Before anybody learns of the commit, who may then read.
+            if outcome.is_ok()
+                && let Some(committed) = committed.upgrade()
+            {
+                *committed.lock().unwrap_or_else(PoisonError::into_inner) = state;
+            }
+            promise.resolve(outcome);
             Ok(())
         });
         commit
     }
 
-    fn reader(&self) {}
+    fn reader(&self) -> JsonReader<S> {
+        JsonReader { committed: Arc::downgrade(&self.committed) }
+    }
 
     fn destroy(self) {
         let dir = self.recorder.dir();

@@ -142,7 +142,7 @@ pub use auth::{Access, Admission, Capability};
 pub use config::{ConsumerArgs, ConsumerOptions, OptionsError, ServeArgs};
 pub use consumer::Consumer;
 pub use init::InitContext;
-pub use json_store::{JsonFileStore, JsonStoreError};
+pub use json_store::{JsonFileStore, JsonReader, JsonStoreError};
 pub use progress::{Progress, SourceProgress};
 pub use run::{run, run_with};
 pub use schema::{ConsumerSchema, KeySpace, Mirror};

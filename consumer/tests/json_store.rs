@@ -110,6 +110,38 @@ async fn a_commit_waits_for_its_dependencies_and_fails_with_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reader_sees_whole_durable_commits_and_nothing_else() {
+    let world = World::new().await;
+    let mut store = world.store("dir", 1).await;
+    let reader = store.reader();
+    let read = || reader.state().map(|state| state.to_vec());
+    store.state = vec![1];
+    assert_eq!(read().unwrap(), [0; 0], "the transaction runs");
+    commit(&mut store, 1).await.unwrap();
+    assert_eq!(read().unwrap(), [1]);
+
+    store.state.push(2);
+    let (promise, dep) = OpFuture::pair();
+    let waiting = store.start_commit(checkpoint(2), vec![dep]);
+    store.state.push(3);
+    assert_eq!(read().unwrap(), [1], "the commit waits for what it depends on");
+    promise.resolve(Ok(()));
+    waiting.await.unwrap();
+    assert_eq!(read().unwrap(), [1, 2]);
+    drop(store);
+    assert!(matches!(read(), Err(JsonStoreError::Closed)));
+
+    let mut next = world.store("next", 2).await;
+    assert_eq!(next.reader().state().unwrap().to_vec(), [1, 2], "what was recovered");
+    next.state.push(9);
+    let (promise, dep) = OpFuture::pair();
+    let failing = next.start_commit(checkpoint(3), vec![dep]);
+    promise.resolve(Err(OpError::failed("no such journal")));
+    failing.await.unwrap_err();
+    assert_eq!(next.reader().state().unwrap().to_vec(), [1, 2], "the commit failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_zombie_cannot_commit_and_says_that_it_is_fenced() {
     let world = World::new().await;
     let mut zombie = world.store("zombie", 1).await;
