@@ -237,7 +237,9 @@ impl Etcd {
             .when(txn.compares.into_iter().map(compare).collect::<Vec<_>>())
             .and_then(txn.then.into_iter().map(op).collect::<Vec<_>>())
             .or_else(txn.or_else.into_iter().map(op).collect::<Vec<_>>());
-        let response = self.ask("txn".to_owned(), kv.txn(request), |r| &r.0.header).await?.0;
+        // Boxed, as every layer above would keep room for it, more than once.
+        let request = Box::pin(kv.txn(request));
+        let response = self.ask("txn".to_owned(), request, |r| &r.0.header).await?.0;
         Ok(TxnOutcome {
             succeeded: response.succeeded,
             header: response.header.unwrap_or_default().into(),
@@ -380,6 +382,17 @@ mod tests {
         {
             assert_eq!(prefix_end(prefix), end);
         }
+    }
+
+    /// Bytes of the future which a transaction is.
+    fn bytes_of<'a, F>(_txn: impl FnOnce(&'a Etcd, Txn) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_transaction_keeps_no_room_for_the_client_which_sends_it() {
+        let bytes = bytes_of(Etcd::txn);
+        assert!(bytes <= 2 << 10, "{bytes} bytes");
     }
 
     #[tokio::test]
