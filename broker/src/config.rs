@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use auth::Keys;
+use clap::builder::RangedU64ValueParser;
 use fragment::compress::Levels;
 use fragment::index::OFFSET_JUMP_AGE_SECONDS;
 use keyspace::KeyPrefix;
-use proto::Invalid;
+use proto::{BROKER_JOURNAL_LIMIT_MAX, Invalid};
 use runtime::config::{
-    ANY_HOST, ConfigError, DebugArgs, EtcdArgs, LOOPBACK, LogArgs, Secret, bind_address, given, listen,
-    parse_duration,
+    ANY_HOST, ConfigError, DebugArgs, EtcdArgs, LOOPBACK, LogArgs, Secret, WATCH_DELAY_MAX, bind_address,
+    duration_within, given, listen, parse_duration,
 };
 use runtime::tls::{ClientTlsFiles, ServerTlsFiles};
 use runtime::{Clock, Entropy, Metrics, grpc};
@@ -29,6 +30,8 @@ const EMBEDDED_PORT: &str = "8080";
 /// Lease of a broker that embeds etcd. Nobody outlives it who could take its journals over, so that a stopped and
 /// resumed process need not lose them; the process that follows it evicts it at once.
 const EMBEDDED_LEASE: Duration = Duration::from_secs(3600);
+/// Least size of messages which are received, bytes: 1 MiB of content from another broker or a client, and room beside it.
+const MESSAGE_RECV_MIN: u64 = 2 << 20;
 
 runtime::server_tls_args!("broker", "BROKER");
 
@@ -94,13 +97,14 @@ pub struct BrokerConfig {
     #[arg(id = "broker.drain-timeout", long = "broker.drain-timeout", env = "BROKER_DRAIN_TIMEOUT",
         value_name = "DURATION", default_value = "1m", value_parser = parse_duration)]
     pub drain_timeout: Duration,
-    /// Most journals of which this broker is a replica.
+    /// Most journals of which this broker is a replica, at most 131072.
     #[arg(
         id = "broker.limit",
         long = "broker.limit",
         value_name = "COUNT",
         env = "BROKER_LIMIT",
-        default_value_t = 1024
+        default_value_t = 1024,
+        value_parser = clap::value_parser!(u32).range(..=i64::from(BROKER_JOURNAL_LIMIT_MAX))
     )]
     pub limit: u32,
     /// Directory that file:// stores are relative to; it must exist. [default: fragments/ in the data directory;
@@ -147,12 +151,13 @@ pub struct BrokerConfig {
         long = "broker.max-replication",
         value_name = "COUNT",
         env = "BROKER_MAX_REPLICATION",
-        default_value_t = 9
+        default_value_t = 9,
+        value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub max_replication: u32,
     /// How long changes of etcd are gathered before they are acted upon.
     #[arg(id = "broker.watch-delay", long = "broker.watch-delay", env = "BROKER_WATCH_DELAY",
-        value_name = "DURATION", default_value = "30ms", value_parser = parse_duration)]
+        value_name = "DURATION", default_value = "30ms", value_parser = duration_within(..=WATCH_DELAY_MAX))]
     pub watch_delay: Duration,
     /// Suspend journals that nobody has appended to for a quarter of an hour and whose content is stored.
     #[arg(id = "broker.auto-suspend", long = "broker.auto-suspend", env = "BROKER_AUTO_SUSPEND")]
@@ -179,9 +184,10 @@ pub struct BrokerConfig {
         env = "BROKER_ENFORCE_RETENTION"
     )]
     pub enforce_retention: bool,
-    /// Largest gRPC message that is received, bytes.
+    /// Largest gRPC message that is received, bytes. At least 2097152, as other brokers send large ones.
     #[arg(id = "broker.max-grpc-recv-size", long = "broker.max-grpc-recv-size", value_name = "BYTES",
-        env = "BROKER_MAX_GRPC_RECV_SIZE", default_value_t = grpc::MAX_MESSAGE_RECV_SERVER)]
+        env = "BROKER_MAX_GRPC_RECV_SIZE", default_value_t = grpc::MAX_MESSAGE_RECV_SERVER,
+        value_parser = RangedU64ValueParser::<usize>::new().range(MESSAGE_RECV_MIN..))]
     pub max_grpc_recv_size: usize,
     /// Origin whose pages may call the JSON gateway from a browser, as https://host:port. May be given several times.
     #[arg(
@@ -400,7 +406,6 @@ impl BrokerOptions {
     /// If an option has a value that cannot be honoured.
     pub fn from_args(args: ServeArgs) -> Result<BrokerOptions, OptionsError> {
         let ServeArgs { broker, etcd, log: _, debug } = args;
-        etcd.validate()?;
         let server_tls = broker.server_tls.options().server()?;
         // As in Gazette, those of peers are for a broker which has TLS itself.
         let peer_tls = broker.peer_tls.options().client()?;
@@ -580,5 +585,24 @@ mod tests {
         assert!(!format!("{got:?}").contains("Zm9v"));
         let args = Program::try_parse_from(["program", "--broker.auth-keys=Zm9v"]).unwrap();
         assert!(!format!("{args:?}").contains("Zm9v"));
+    }
+
+    #[test]
+    fn numbers_out_of_bounds_are_told_of_them() {
+        for (arg, bounds) in [
+            ("--broker.limit=4294967295", "4294967295 is not in 0..=131072"),
+            ("--broker.limit=-1", "-1 is not in 0..=131072"),
+            ("--broker.max-replication=0", "0 is not in 1.."),
+            ("--broker.watch-delay=2562047h", "is not 1m0s or less"),
+            ("--broker.max-grpc-recv-size=0", "0 is not in 2097152.."),
+            ("--broker.max-append-rate=99999999999", "99999999999 is not in 0..=4294967295"),
+            ("--broker.min-append-rate=NaN", "invalid digit"),
+            ("--broker.hole-age=-1h", "invalid duration"),
+        ] {
+            let (option, value) = arg.split_once('=').unwrap();
+            let error = options(&[arg]).unwrap_err();
+            assert!(error.contains(&format!("invalid value '{value}' for '{option} <")), "{error}");
+            assert!(error.contains(bounds), "{arg}: {error}");
+        }
     }
 }

@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use auth::{Authorizer, Keys};
+use clap::builder::RangedU64ValueParser;
 use keyspace::KeyPrefix;
 use proto::{Invalid, MemberId};
 use runtime::config::{
-    BrokerClientArgs, ConfigError, DebugArgs, EtcdArgs, LOOPBACK, LogArgs, Secret, bind_address, given,
-    listen, parse_duration, pet_name,
+    BrokerClientArgs, ConfigError, DebugArgs, EtcdArgs, LOOPBACK, LogArgs, Secret, WATCH_DELAY_MAX,
+    bind_address, duration_within, given, listen, parse_duration, pet_name,
 };
 use runtime::tls::{ClientTlsFiles, ServerTlsFiles};
 use runtime::{Clock, Entropy, Metrics, grpc};
@@ -21,6 +22,8 @@ use crate::shard::hint_pace::GROWTH_BYTES;
 
 /// What the names of groups begin with.
 const PREFIX: &str = "/gazette/consumers";
+/// Least size of messages which are received, bytes: requests of hundreds of shards.
+const MESSAGE_RECV_MIN: u64 = 64 << 10;
 
 runtime::server_tls_args!("consumer", "CONSUMER");
 
@@ -74,15 +77,16 @@ pub struct ConsumerArgs {
     pub max_hot_standbys: u32,
     /// How long changes of etcd are gathered before they are acted upon.
     #[arg(id = "consumer.watch-delay", long = "consumer.watch-delay", env = "CONSUMER_WATCH_DELAY",
-        value_name = "DURATION", default_value = "30ms", value_parser = parse_duration)]
+        value_name = "DURATION", default_value = "30ms", value_parser = duration_within(..=WATCH_DELAY_MAX))]
     pub watch_delay: Duration,
     /// Longest time to wait at exit for other processes to take over.
     #[arg(id = "consumer.drain-timeout", long = "consumer.drain-timeout", env = "CONSUMER_DRAIN_TIMEOUT",
         value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
     pub drain_timeout: Duration,
-    /// Largest gRPC message that is received, bytes.
+    /// Largest gRPC message that is received, bytes. At least 65536.
     #[arg(id = "consumer.max-grpc-recv-size", long = "consumer.max-grpc-recv-size",
-        env = "CONSUMER_MAX_GRPC_RECV_SIZE", default_value_t = grpc::MAX_MESSAGE_RECV_SERVER)]
+        env = "CONSUMER_MAX_GRPC_RECV_SIZE", default_value_t = grpc::MAX_MESSAGE_RECV_SERVER,
+        value_parser = RangedU64ValueParser::<usize>::new().range(MESSAGE_RECV_MIN..))]
     pub max_grpc_recv_size: usize,
     /// Delete stored fragments of recovery logs which no stored hints need, every ten minutes, by whichever process is
     /// the shard's primary. It needs the logs' stores: their credentials from the environment, as a broker does, and
@@ -248,7 +252,6 @@ impl ConsumerOptions {
     /// If an option has a value that cannot be honoured.
     pub fn from_args(args: ServeArgs, app: &str) -> Result<ConsumerOptions, OptionsError> {
         let ServeArgs { consumer, broker, etcd, log: _, debug } = args;
-        etcd.validate()?;
         let server_tls = consumer.server_tls.options().server()?;
         // As in Gazette, those of peers are for a process which has TLS itself.
         let peer_tls = consumer.peer_tls.options().client()?;
@@ -337,6 +340,22 @@ mod tests {
         let got = options(&["--etcd.address=http://etcd:2379", "--etcd.prefix=/my/group"]).unwrap();
         assert_eq!((got.bind.as_str(), got.host), ("0.0.0.0:0", listen(false, None, "0").unwrap().1));
         assert_eq!((got.etcd.as_str(), got.prefix.as_str()), ("http://etcd:2379", "/my/group"));
+    }
+
+    #[test]
+    fn numbers_out_of_bounds_are_told_of_them() {
+        for (arg, bounds) in [
+            ("--consumer.limit=4294967296", "4294967296 is not in 0..=4294967295"),
+            ("--consumer.max-hot-standbys=-1", "-1 is not in 0..=4294967295"),
+            ("--consumer.watch-delay=2562047h", "is not 1m0s or less"),
+            ("--consumer.max-grpc-recv-size=0", "0 is not in 65536.."),
+            ("--consumer.drain-timeout=-1s", "invalid duration"),
+        ] {
+            let (option, value) = arg.split_once('=').unwrap();
+            let error = options(&[arg]).unwrap_err();
+            assert!(error.contains(&format!("invalid value '{value}' for '{option} <")), "{error}");
+            assert!(error.contains(bounds), "{arg}: {error}");
+        }
     }
 
     #[test]

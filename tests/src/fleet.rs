@@ -73,9 +73,9 @@ pub struct FleetOptions {
 impl Default for FleetOptions {
     fn default() -> Self {
         FleetOptions {
-            brokers: 4,
+            brokers: specs::BROKERS_MAX as usize,
             zones: 3,
-            summers: 3,
+            summers: specs::STANDBYS_MAX as usize + 1,
             copies: Copies { replication: 3, hot_standbys: 1 },
             lease: Duration::from_secs(10),
             durability: "process".to_owned(),

@@ -6,6 +6,7 @@
 
 mod template;
 
+use clap::builder::RangedU64ValueParser;
 use message::{ClockSource, Flags, ProducerId, Uuid};
 use runtime::{BoxError, Clock, Entropy};
 use std::fs::File;
@@ -23,8 +24,9 @@ pub struct AttachUuidsArgs {
     /// $'\n'.
     #[arg(long, value_name = "TEMPLATE", default_value = "{{.UUID}},{{.Line}}\n", hide_default_value = true)]
     template: String,
-    /// Longest line, bytes.
-    #[arg(long, value_name = "BYTES", default_value_t = 4 << 20)]
+    /// Longest line, bytes, at most 1 GiB. A line is held in memory.
+    #[arg(long, value_name = "BYTES", default_value_t = 4 << 20,
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 30))]
     max_length: usize,
     /// Leave out the first line of each file.
     #[arg(long)]
@@ -72,18 +74,17 @@ impl<W: Write> Attached<'_, W> {
     fn attach(&mut self, name: &str, input: impl Read) -> Result<(), BoxError> {
         let mut input = BufReader::with_capacity(READ_BYTES, input);
         let (mut line, mut output) = (Vec::new(), Vec::new());
-        let longest = u64::try_from(self.args.max_length).unwrap_or(u64::MAX).saturating_add(2);
+        let longest = self.args.max_length;
         for number in 1_u64.. {
             line.clear();
-            let read = input.by_ref().take(longest).read_until(b'\n', &mut line);
+            let read = input.by_ref().take(longest as u64 + 2).read_until(b'\n', &mut line);
             if read.map_err(|e| format!("reading {name}: {e}"))? == 0 {
                 break;
             }
             let content = line.strip_suffix(b"\n").unwrap_or(&line);
             let content = content.strip_suffix(b"\r").unwrap_or(content);
-            if content.len() > self.args.max_length {
+            if content.len() > longest {
                 self.write(&mut output)?;
-                let longest = self.args.max_length;
                 return Err(format!("{name}: line {number} is longer than {longest} bytes").into());
             }
             if !(self.args.skip_header && number == 1) {

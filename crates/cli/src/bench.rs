@@ -8,9 +8,11 @@ mod read;
 mod report;
 mod target;
 
+use crate::output::bytes_text;
 use clap::{Args, Subcommand};
 use runtime::BoxError;
 use runtime::config::BrokerClientArgs;
+use std::ops::RangeInclusive;
 
 /// Options of `courant bench`.
 #[derive(Debug, Args)]
@@ -30,6 +32,9 @@ enum Command {
     Read(read::ReadArgs),
 }
 
+/// Connections of a run.
+const CONNECTIONS_MAX: u32 = 1024;
+
 /// What both benchmarks need to know.
 #[derive(Debug, Args)]
 struct CommonArgs {
@@ -39,7 +44,7 @@ struct CommonArgs {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65536))]
     clients: u32,
     /// Connections that the clients share [default: one for each 16 clients].
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(CONNECTIONS_MAX)))]
     connections: Option<u32>,
     /// How results are printed.
     #[arg(long, value_enum, default_value_t = report::Format::Text)]
@@ -51,7 +56,7 @@ struct CommonArgs {
 
 impl CommonArgs {
     fn connections(&self) -> u32 {
-        self.connections.unwrap_or_else(|| self.clients.div_ceil(16))
+        self.connections.unwrap_or_else(|| self.clients.div_ceil(16).min(CONNECTIONS_MAX))
     }
 }
 
@@ -72,6 +77,20 @@ pub async fn run(args: BenchArgs) -> Result<(), BoxError> {
     Ok(())
 }
 
+/// A parser of options: as [`parse_size`], of sizes within `range`.
+fn size_within(
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<u64, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let size = parse_size(text)?;
+        if range.contains(&size) {
+            return Ok(size);
+        }
+        let [size, start, end] = [size, *range.start(), *range.end()].map(bytes_text);
+        Err(format!("{size} is not between {start} and {end}"))
+    }
+}
+
 /// Parses a size in bytes: `4096`, `64KiB`, `1MiB`, `2GiB`, `256B`.
 fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -89,7 +108,7 @@ fn parse_size(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_size;
+    use super::{parse_size, size_within};
 
     #[test]
     fn sizes_carry_binary_units() {
@@ -100,5 +119,16 @@ mod tests {
         assert!(parse_size("KiB").is_err());
         assert!(parse_size("1MB").unwrap_err().contains("unknown unit"));
         assert!(parse_size("99999999999GiB").unwrap_err().contains("too large"));
+        for not in ["NaN", "-1", "1.5MiB", ""] {
+            assert!(parse_size(not).is_err(), "{not}");
+        }
+    }
+
+    #[test]
+    fn sizes_out_of_bounds_are_told_of_them() {
+        let parse = size_within(1..=1 << 30);
+        assert_eq!((parse("1"), parse("1GiB")), (Ok(1), Ok(1 << 30)));
+        assert_eq!(parse("0"), Err("0 B is not between 1 B and 1.0 GiB".to_owned()));
+        assert_eq!(parse("64GiB"), Err("64.0 GiB is not between 1 B and 1.0 GiB".to_owned()));
     }
 }

@@ -4,7 +4,7 @@ use auth::Authorizer;
 use client::{ClientError, ClientOptions, JournalClient};
 use fragment::compress::Levels;
 use proto::protocol::LabelSelector;
-use runtime::config::{BrokerClientArgs, LogArgs, format_duration, parse_duration};
+use runtime::config::{BrokerClientArgs, LogArgs, duration_within, format_duration};
 use runtime::logging::Logging;
 use runtime::tls::ClientTls;
 use runtime::{BoxError, Clock, Entropy, Metrics, TaskGroup};
@@ -13,6 +13,9 @@ use std::future::Future;
 use std::time::Duration;
 use stores::{Environment, StoreTimes, Stores, StoresConfig};
 
+/// Shortest time in which a server may answer.
+const TIMEOUT_MIN: Duration = Duration::from_millis(1);
+
 /// Options of every command which talks to brokers.
 #[derive(Debug, clap::Args)]
 pub struct SessionArgs {
@@ -20,7 +23,7 @@ pub struct SessionArgs {
     #[arg(long, env = "ZONE", default_value = "local")]
     pub zone: String,
     /// How long a request may take, including the wait for a server which cannot be reached.
-    #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = duration_within(TIMEOUT_MIN..))]
     pub timeout: Duration,
     /// Brokers.
     #[command(flatten)]

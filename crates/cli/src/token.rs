@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use auth::{Capability, Claims, Keys};
-use runtime::config::{Secret, parse_duration};
+use runtime::config::{Secret, duration_within};
 use runtime::{BoxError, Clock};
 
 use crate::session::parse_selector;
+
+/// Times in a token are whole seconds.
+const LIFETIME_MIN: Duration = Duration::from_secs(1);
 
 /// Options of `courant token`.
 #[derive(Debug, clap::Args)]
@@ -22,7 +25,7 @@ pub struct TokenArgs {
     #[arg(long, short = 'l', default_value = "", hide_default_value = true)]
     selector: String,
     /// How long it is valid.
-    #[arg(long, default_value = "1h", value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, default_value = "1h", value_name = "DURATION", value_parser = duration_within(LIFETIME_MIN..))]
     lifetime: Duration,
     /// Whom the token is for (claim sub), for the record.
     #[arg(long, value_name = "NAME")]
@@ -94,6 +97,11 @@ mod tests {
     fn what_makes_no_token_is_refused() {
         assert!(parse(&[]).unwrap_err().contains("--allow"));
         assert!(parse(&["--allow=WRITE"]).unwrap_err().contains("expected LIST"));
+        let expired = parse(&["--allow=READ", "--lifetime=0s"]).unwrap_err();
+        assert!(
+            expired.contains("invalid value '0s' for '--lifetime <DURATION>': 0s is not 1s or more"),
+            "{expired}"
+        );
         let args = parse(&["--allow=65536", "-l", "name in ("]).unwrap();
         assert!(token(&args, Duration::ZERO).unwrap_err().to_string().starts_with("--selector: "));
         assert!(!format!("{args:?}").contains("c2VjcmV0"));

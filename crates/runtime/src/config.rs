@@ -13,10 +13,11 @@ mod quote;
 mod secret;
 mod tls;
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use duration::{format_duration, parse_duration};
+pub use duration::{duration_within, format_duration, parse_duration};
 pub use ini::{Ini, IniError};
 pub use listen::{ANY_HOST, LOOPBACK, bind_address, listen};
 pub use names::pet_name;
@@ -142,6 +143,12 @@ crate::client_tls_args!(ConsumerTlsArgs, "consumer", "CONSUMER", "a consumer");
 /// The lease of a process that does not say otherwise.
 pub const ETCD_LEASE: Duration = Duration::from_secs(20);
 
+/// Bounds of a process's lease. etcd takes longer ones, but who waits a day for a process that is gone?
+const ETCD_LEASE_BOUNDS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
+
+/// For how long changes of etcd may be gathered: a process notices nothing sooner.
+pub const WATCH_DELAY_MAX: Duration = Duration::from_secs(60);
+
 /// Options of the etcd client.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Etcd")]
@@ -149,9 +156,9 @@ pub struct EtcdArgs {
     /// Address of etcd: http(s)://host:port or unix:///path. Of several, separated by commas, those that work are asked.
     #[arg(id = "etcd.address", long = "etcd.address", env = "ETCD_ADDRESS", value_name = "URL")]
     pub address: Option<String>,
-    /// How long this process counts as alive after its last sign of life. At least 1 s.
+    /// How long this process counts as alive after its last sign of life. Between 1 s and a day.
     #[arg(id = "etcd.lease", long = "etcd.lease", env = "ETCD_LEASE_TTL", value_name = "DURATION",
-        default_value = "20s", value_parser = parse_duration)]
+        default_value = "20s", value_parser = duration_within(ETCD_LEASE_BOUNDS))]
     pub lease: Duration,
     /// Prefix of all keys in etcd.
     #[arg(id = "etcd.prefix", long = "etcd.prefix", env = "ETCD_PREFIX", value_name = "PATH")]
@@ -168,18 +175,6 @@ impl Default for EtcdArgs {
 }
 
 impl EtcdArgs {
-    /// Refuses a lease that is too short.
-    ///
-    /// # Errors
-    /// The option.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        if self.lease < Duration::from_secs(1) {
-            let problem = format!("{} is too short; expected 1s or more", format_duration(self.lease));
-            return Err(ConfigError::Invalid { option: "etcd.lease", problem });
-        }
-        Ok(())
-    }
-
     /// The address, if one was given and is not empty.
     pub fn address(&self) -> Option<&str> {
         self.address.as_deref().filter(|a| !a.is_empty())

@@ -3,11 +3,13 @@
 //! Each comparison alternates its two sides over several rounds and reports medians, so that a noisy neighbour disturbs
 //! both. The output is the table that docs/benchmarks.md records.
 
+use std::ops::RangeInclusive;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Parser;
+use clap::builder::RangedU64ValueParser;
 use client::{ClientOptions, JournalClient, ShardClient};
 use message::{Clock as MessageClock, Flags, Framing, Message, ProducerId, Uuid};
 use proto::consumer::StatRequest;
@@ -18,6 +20,15 @@ use tests::cluster::{Cluster, ClusterOptions, served_endpoint};
 use tests::process::{Launch, Process, binary};
 use tests::{historical, idle, measure};
 
+/// Rounds of a comparison.
+const ROUNDS_MAX: u64 = 1000;
+/// Length of the shortest measurement.
+const DURATION_MIN: Duration = Duration::from_millis(1);
+
+fn counts(bounds: RangeInclusive<u64>) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(bounds)
+}
+
 /// Measures Courant on this machine.
 #[derive(Parser)]
 struct Args {
@@ -25,13 +36,13 @@ struct Args {
     #[command(subcommand)]
     only: Option<Only>,
     /// Rounds of each comparison.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = counts(1..=ROUNDS_MAX))]
     rounds: usize,
     /// Length of each measurement.
-    #[arg(long, default_value = "5s", value_parser = runtime::config::parse_duration)]
+    #[arg(long, default_value = "5s", value_parser = runtime::config::duration_within(DURATION_MIN..))]
     duration: Duration,
-    /// Messages that the summer reads.
-    #[arg(long, default_value_t = 400_000)]
+    /// Messages that the summer reads. They are held in memory.
+    #[arg(long, default_value_t = 400_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     messages: u64,
 }
 
@@ -41,28 +52,28 @@ enum Only {
     /// What idle shards cost one consumer process.
     Shards {
         /// How many.
-        #[arg(long, default_value_t = 500)]
+        #[arg(long, default_value_t = 500, value_parser = counts(1..=100_000))]
         count: usize,
     },
     /// What idle journals cost one broker process.
     Journals {
-        /// How many.
-        #[arg(long, default_value_t = 10_000)]
+        /// How many: they are compared with a tenth of them.
+        #[arg(long, default_value_t = 10_000, value_parser = counts(10..=100_000))]
         count: usize,
     },
     /// Reads of stored fragments, against the standard tools.
     Historical {
         /// Fragments of 256 MiB of each codec.
-        #[arg(long, default_value_t = 2)]
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=64))]
         fragments: u64,
         /// Rounds, of which the median counts.
-        #[arg(long, default_value_t = 3)]
+        #[arg(long, default_value_t = 3, value_parser = counts(1..=ROUNDS_MAX))]
         rounds: usize,
     },
     /// How long a shard stands still when its primary is killed.
     Failover {
         /// How often.
-        #[arg(long, default_value_t = 20)]
+        #[arg(long, default_value_t = 20, value_parser = counts(1..=ROUNDS_MAX))]
         rounds: usize,
     },
 }

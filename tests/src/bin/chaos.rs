@@ -14,21 +14,24 @@ use clap::Parser;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
-use runtime::config::parse_duration;
+use runtime::config::{duration_within, parse_duration};
 use runtime::{BoxError, Clock, Entropy, Instant};
 use tests::etcd_loss::lose_etcd;
 use tests::fault::{Fault, Flows};
-use tests::fleet::specs::Copies;
+use tests::fleet::specs::{BROKERS_MAX, Copies, LEASE_BOUNDS, STANDBYS_MAX};
 use tests::fleet::{Fleet, FleetOptions};
 use tests::report::{Report, Times};
 use tests::sandbox;
 use tests::traffic::{Outcome, Traffic, TrafficOptions};
 
+/// Longest that one round's fault, or the recovery from it, may be asked to take.
+const HOUR: Duration = Duration::from_secs(3600);
+
 /// Hurts a cluster at random, and verifies that it keeps its promises.
 #[derive(Clone, Debug, Parser)]
 struct Args {
     /// Rounds, each with one fault.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Decides the order of faults, their targets and their moments. [default: random]
     #[arg(long)]
@@ -40,22 +43,22 @@ struct Args {
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// How long processes are cut off from each other.
-    #[arg(long, default_value = "40s", value_parser = parse_duration)]
+    #[arg(long, default_value = "40s", value_parser = duration_within(..=HOUR))]
     partition: Duration,
     /// Lease of brokers and summers.
-    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    #[arg(long, default_value = "10s", value_parser = duration_within(LEASE_BOUNDS))]
     lease: Duration,
     /// Longest that traffic may take to flow again, beyond the lease.
-    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    #[arg(long, default_value = "10s", value_parser = duration_within(..=HOUR))]
     recovery: Duration,
     /// Replicas of each journal.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=BROKERS_MAX))]
     replication: i32,
     /// Hot standbys of each shard.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(..=STANDBYS_MAX))]
     hot_standbys: u32,
     /// Size of each broker's disk, in MiB, where root may mount one, in memory. 0 is the disk that temporary files are on.
-    #[arg(long, default_value_t = 192)]
+    #[arg(long, default_value_t = 192, value_parser = clap::value_parser!(u32).range(..=1 << 20))]
     disk_mib: u32,
     /// What an acknowledgement means.
     #[arg(long, default_value = "process", value_parser = ["process", "disk"])]

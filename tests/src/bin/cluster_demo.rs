@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use runtime::BoxError;
-use runtime::config::parse_duration;
-use tests::fleet::specs::Copies;
+use runtime::config::duration_within;
+use tests::fleet::specs::{BROKERS_MAX, Copies, LEASE_BOUNDS, STANDBYS_MAX};
 use tests::fleet::{Fleet, FleetOptions, Kind};
 use tests::traffic::{Traffic, TrafficOptions};
 
@@ -18,22 +18,22 @@ use tests::traffic::{Traffic, TrafficOptions};
 #[derive(Parser)]
 struct Args {
     /// Chunkers, each a process.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=64))]
     chunkers: u64,
     /// Workers of each chunker.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=1024))]
     workers: u64,
     /// Chunks of each stream, not counting the one that ends it.
     #[arg(long, default_value_t = 40)]
     chunks: u64,
     /// Replicas of each journal.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=BROKERS_MAX))]
     replication: i32,
     /// Hot standbys of each shard.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(..=STANDBYS_MAX))]
     hot_standbys: u32,
     /// Lease of brokers and summers.
-    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    #[arg(long, default_value = "10s", value_parser = duration_within(LEASE_BOUNDS))]
     lease: Duration,
 }
 

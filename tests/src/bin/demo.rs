@@ -16,16 +16,16 @@ use tests::process::Process;
 #[derive(Parser)]
 struct Args {
     /// Streams that each worker of the chunker writes.
-    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     streams: u64,
     /// Chunks of each stream, not counting the one that ends it.
     #[arg(long, default_value_t = 40)]
     chunks: u64,
     /// Workers of the chunker.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=1024))]
     workers: u64,
     /// Longest time the whole run may take, in seconds.
-    #[arg(long, default_value_t = 600)]
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
 }
 

@@ -23,13 +23,13 @@ use tests::tiering::{self, Content, Journal, Plan};
 #[derive(Parser)]
 struct Args {
     /// Content of all journals together, MiB.
-    #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     mib: u64,
     /// Journals of each codec.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=1000))]
     journals: u64,
     /// Length of fragments, MiB.
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=1 << 14))]
     fragment_mib: u64,
 }
 

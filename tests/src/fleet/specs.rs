@@ -1,6 +1,8 @@
 //! Specifications for a fleet: those of stream-sum, and raw journals, with the fleet's replication.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
+use std::time::Duration;
 
 use client::specs::{JournalNode, ShardSet};
 use runtime::BoxError;
@@ -9,6 +11,13 @@ use runtime::BoxError;
 const FRAGMENT_BYTES: i64 = 512 << 10;
 const RAW_FRAGMENT_BYTES: i64 = 128 << 10;
 const FLUSH: &str = "1m";
+
+/// Replicas of a journal, of which each is in a broker of its own: a fleet has as many brokers.
+pub const BROKERS_MAX: i64 = 4;
+/// Hot standbys of a shard, beside its primary: a fleet has one summer more.
+pub const STANDBYS_MAX: i64 = 2;
+/// Leases of a fleet's processes: shorter ones are lost on a machine which is busy, longer ones are waited for in vain.
+pub const LEASE_BOUNDS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
 /// What differs from the specifications of one machine.
 #[derive(Clone, Copy, Debug)]

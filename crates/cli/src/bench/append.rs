@@ -1,22 +1,25 @@
 //! Concurrent appenders in a closed loop.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
 use hdrhistogram::Histogram;
 use proto::protocol::{AppendRequest, AppendResponse, Status};
+use runtime::config::duration_within;
 use runtime::{BoxError, Clock, Entropy};
 use sha1::{Digest, Sha1};
 
 use super::report::{Latency, Report, histogram};
 use super::target::{Client, Target};
-use super::{CommonArgs, parse_size};
+use super::{CommonArgs, size_within};
 
 /// Content bytes of one message of the stream.
 const CHUNK_BYTES: usize = 1 << 20;
+/// Shortest run.
+const DURATION_MIN: Duration = Duration::from_millis(1);
 /// Longest wait for a new journal to take its first append.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 /// Pause between two tries of the first append.
@@ -27,17 +30,17 @@ const READY_PAUSE: Duration = Duration::from_millis(50);
 pub struct AppendArgs {
     #[command(flatten)]
     pub(super) common: CommonArgs,
-    /// Payload of one append.
-    #[arg(long, default_value = "1KiB", value_parser = parse_size, value_name = "SIZE")]
+    /// Payload of one append, at most 1 GiB. The clients share it in memory.
+    #[arg(long, default_value = "1KiB", value_parser = size_within(0..=1 << 30), value_name = "SIZE")]
     size: u64,
     /// Journals over which the clients spread.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10000))]
     journals: u32,
     /// How long to run, unless --bytes ends the run sooner.
-    #[arg(long, default_value = "10s", value_parser = runtime::config::parse_duration, value_name = "DURATION")]
+    #[arg(long, default_value = "10s", value_parser = duration_within(DURATION_MIN..), value_name = "DURATION")]
     duration: Duration,
     /// Stop after this many bytes.
-    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    #[arg(long, value_parser = size_within(1..=u64::MAX), value_name = "SIZE")]
     bytes: Option<u64>,
     /// Do not compare the checksums that the broker answers.
     #[arg(long)]
@@ -52,10 +55,17 @@ struct Shared {
     sum: Option<[u8; 20]>,
     deadline: runtime::Instant,
     bytes_left: AtomicU64,
+    latencies: Mutex<Histogram<u64>>,
 }
 
 /// Runs the benchmark.
 pub async fn run(args: &AppendArgs) -> Result<Report, BoxError> {
+    if let Some(bytes) = args.bytes
+        && bytes < args.size
+    {
+        let size = args.size;
+        return Err(format!("--bytes: {bytes} B are less than one append (expected {size} B or more)").into());
+    }
     let connections = args.common.connections();
     let target = Target::prepare(&args.common.broker, connections, args.journals).await?;
     target.check_listed().await?;
@@ -72,6 +82,7 @@ pub async fn run(args: &AppendArgs) -> Result<Report, BoxError> {
         sum,
         deadline: began + args.duration,
         bytes_left: AtomicU64::new(args.bytes.unwrap_or(u64::MAX)),
+        latencies: Mutex::new(histogram()),
         clock: clock.clone(),
     });
     let appenders = (0..args.common.clients).map(|client| {
@@ -81,13 +92,13 @@ pub async fn run(args: &AppendArgs) -> Result<Report, BoxError> {
     let tasks = runtime::TaskGroup::new("bench");
     let results = spread(&tasks, appenders).await;
     let seconds = (clock.now() - began).as_secs_f64();
-    let mut latencies = histogram();
     for result in results {
-        latencies.add(result.map_err(|error| format!("{}: {error}", target.address()))?)?;
+        result.map_err(|error| format!("{}: {error}", target.address()))?;
     }
     if !args.common.keep {
         target.remove().await?;
     }
+    let latencies = shared.latencies.lock().unwrap_or_else(PoisonError::into_inner);
     let operations = latencies.len();
     let bytes = operations * args.size;
     Ok(Report {
@@ -103,7 +114,7 @@ pub async fn run(args: &AppendArgs) -> Result<Report, BoxError> {
         operations_per_second: operations as f64 / seconds,
         bytes_per_second: bytes as f64 / seconds,
         latency_of: "acknowledgement",
-        latency_us: Latency::from(&latencies),
+        latency_us: Latency::from(&*latencies),
     })
 }
 
@@ -129,24 +140,19 @@ pub async fn spread<T: Send + 'static>(
     futures::future::join_all(gather).await
 }
 
-async fn appender(
-    mut client: Client,
-    journal: String,
-    shared: Arc<Shared>,
-) -> Result<Histogram<u64>, BoxError> {
-    let mut latencies = histogram();
+async fn appender(mut client: Client, journal: String, shared: Arc<Shared>) -> Result<(), BoxError> {
     let size = shared.payload.len() as u64;
     loop {
         let began = shared.clock.now();
         let take = |left: u64| left.checked_sub(size);
         let left = shared.bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
         if began >= shared.deadline || left.is_err() {
-            return Ok(latencies);
+            return Ok(());
         }
         let response = append(&mut client, &journal, &shared.payload).await?;
         check(&response, size, shared.sum)?;
         let micros = u64::try_from((shared.clock.now() - began).as_micros())?;
-        latencies.saturating_record(micros.max(1));
+        shared.latencies.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(micros.max(1));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Readers of one journal, from its start to its head, compared with what was appended.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use clap::Args;
@@ -12,7 +12,7 @@ use sha1::{Digest, Sha1};
 use super::append::{append, first_append, spread};
 use super::report::{Latency, Report, histogram};
 use super::target::{Client, Target};
-use super::{CommonArgs, parse_size};
+use super::{CommonArgs, size_within};
 
 /// Payload of each append that fills the journal.
 const FILL_BYTES: usize = 1 << 20;
@@ -22,8 +22,8 @@ const FILL_BYTES: usize = 1 << 20;
 pub struct ReadArgs {
     #[command(flatten)]
     pub(super) common: CommonArgs,
-    /// Length of the journal.
-    #[arg(long, default_value = "256MiB", value_parser = parse_size, value_name = "SIZE")]
+    /// Length of the journal, at most 1 TiB.
+    #[arg(long, default_value = "256MiB", value_parser = size_within(1..=1 << 40), value_name = "SIZE")]
     bytes: u64,
 }
 
@@ -36,23 +36,24 @@ pub async fn run(args: &ReadArgs) -> Result<Report, BoxError> {
     first_append(&target, &journal, &clock).await?;
     let sum = fill(&target, &journal, args.bytes).await?;
 
+    let gaps = Arc::new(Mutex::new(histogram()));
     let began = clock.now();
     let readers = (0..args.common.clients).map(|client| {
         let (client, journal, clock) = (target.client(client), journal.clone(), clock.clone());
-        let bytes = args.bytes;
-        async move { reader(client, &journal, bytes, sum, &clock).await }
+        let (bytes, gaps) = (args.bytes, Arc::clone(&gaps));
+        async move { reader(client, &journal, bytes, sum, &clock, &gaps).await }
     });
     let tasks = runtime::TaskGroup::new("bench");
     let results = spread(&tasks, readers).await;
     let seconds = (clock.now() - began).as_secs_f64();
-    let mut gaps = histogram();
     for result in results {
-        gaps.add(&*result.map_err(|error| format!("{}: {error}", target.address()))?)?;
+        result.map_err(|error| format!("{}: {error}", target.address()))?;
     }
     if !args.common.keep {
         target.remove().await?;
     }
     let bytes = args.bytes * u64::from(args.common.clients);
+    let gaps = gaps.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(Report {
         benchmark: "read",
         broker: target.address().to_owned(),
@@ -66,7 +67,7 @@ pub async fn run(args: &ReadArgs) -> Result<Report, BoxError> {
         operations_per_second: gaps.len() as f64 / seconds,
         bytes_per_second: bytes as f64 / seconds,
         latency_of: "the next message",
-        latency_us: Latency::from(&gaps),
+        latency_us: Latency::from(&*gaps),
     })
 }
 
@@ -92,19 +93,19 @@ async fn fill(target: &Target, journal: &str, bytes: u64) -> Result<[u8; 20], Bo
     Ok(hash.finalize().into())
 }
 
-/// Reads the journal's first `bytes` and gives the times between messages.
+/// Reads the journal's first `bytes` and adds the times between messages to `gaps`.
 async fn reader(
     mut client: Client,
     journal: &str,
     bytes: u64,
     sum: [u8; 20],
     clock: &Clock,
-) -> Result<Arc<Histogram<u64>>, BoxError> {
+    gaps: &Mutex<Histogram<u64>>,
+) -> Result<(), BoxError> {
     let end = i64::try_from(bytes)?;
     let request =
         ReadRequest { journal: journal.to_owned(), end_offset: end, block: true, ..Default::default() };
     let mut stream = client.read(request).await?.into_inner();
-    let mut gaps = histogram();
     let (mut hash, mut next, mut last) = (Sha1::new(), 0, clock.now());
     while let Some(message) = stream.message().await? {
         if message.status() != Status::Ok {
@@ -119,7 +120,8 @@ async fn reader(
         next += message.content.len() as i64;
         hash.update(&message.content);
         let now = clock.now();
-        gaps.saturating_record(u64::try_from((now - last).as_micros())?.max(1));
+        let gap = u64::try_from((now - last).as_micros())?.max(1);
+        gaps.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(gap);
         last = now;
     }
     if next != end {
@@ -128,5 +130,5 @@ async fn reader(
     if <[u8; 20]>::from(hash.finalize()) != sum {
         return Err("what was read is not what was appended".into());
     }
-    Ok(Arc::new(gaps))
+    Ok(())
 }

@@ -115,14 +115,40 @@ fn failures_name_what_failed() {
         let stderr = broker.fails(line, input.as_bytes());
         assert!(stderr.starts_with(said), "{line}: {stderr}");
     }
+    for (line, bounds) in [
+        ("bench append --size=64GiB", "64.0 GiB is not between 0 B and 1.0 GiB"),
+        ("bench append --size=NaN", "unknown unit"),
+        ("bench append --bytes=0", "0 B is not between 1 B and "),
+        ("bench append --duration=0s", "0s is not 1ms or more"),
+        ("bench append --clients=4294967295", "4294967295 is not in 1..=65536"),
+        ("bench read --bytes=0", "0 B is not between 1 B and 1.0 TiB"),
+        ("bench read --connections=-1", "-1 is not in 1..=1024"),
+        ("journals list --timeout=0s", "0s is not 1ms or more"),
+        ("journals fragments --url-ttl=-1s", "invalid duration"),
+        ("attach-uuids --max-length=18446744073709551615", "is not in 1..=1073741824"),
+    ] {
+        let (_, option) = line.split_once(" --").unwrap();
+        let (name, value) = option.split_once('=').unwrap();
+        let stderr = broker.fails(line, b"");
+        assert!(
+            stderr.starts_with(&format!("error: invalid value '{value}' for '--{name} <")),
+            "{line}: {stderr}"
+        );
+        assert!(stderr.contains(bounds), "{line}: {stderr}");
+    }
+    let stderr = broker.fails("bench append --size=1KiB --bytes=1000", b"");
+    assert!(
+        stderr.starts_with("error: --bytes: 1000 B are less than one append (expected 1024 B or more)"),
+        "{stderr}"
+    );
     // A port which nobody listens on any more.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let nobody = broker.fails(&format!("journals list --timeout 200ms --broker.address http://{free}"), b"");
     let said = format!("listing journals at http://{free}: no answer within 200ms; is it running?");
     assert!(nobody.contains(&said), "{nobody}");
+    assert_eq!(nobody.matches(" waits for a broker").count(), 1, "{nobody}");
     let nobody = broker.fails(&format!("shards list --timeout 200ms --consumer.address http://{free}"), b"");
     assert!(nobody.contains(&format!("listing shards at http://{free}: no answer")), "{nobody}");
+    assert_eq!(nobody.matches("waiting for the consumer").count(), 1, "{nobody}");
     assert!(text(&broker.run("journals list --help", b"").stdout).contains("Examples:"));
 }
-    assert_eq!(nobody.matches(" waits for a broker").count(), 1, "{nobody}");
-    assert_eq!(nobody.matches("waiting for the consumer").count(), 1, "{nobody}");

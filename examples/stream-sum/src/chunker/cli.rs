@@ -100,7 +100,7 @@ async fn run_until_signal(args: RunArgs) -> Result<(), BoxError> {
     let stop = CancellationToken::new();
     stop_on_signal(&stop, &tasks)?;
 
-    let expected = args.chunker.streams().map(|streams| streams * args.chunker.workers);
+    let expected = args.chunker.streams().map(|streams| streams.saturating_mul(args.chunker.workers));
     let mut progress = Progress::new(args.chunker.progress, expected);
     let totals = run(&client, &args.chunker, &mut progress, &stop, &tasks).await?;
     println!("verified: streams={} chunks={} mismatches=0 duplicates=0", totals.streams, totals.chunks);
@@ -139,5 +139,23 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         super::command().debug_assert();
+    }
+
+    #[test]
+    fn numbers_out_of_bounds_are_told_of_them() {
+        for (arg, bounds) in [
+            ("--chunker.workers=0", "0 is not in 1..=4096"),
+            ("--chunker.workers=18446744073709551615", "18446744073709551615 is not in 1..=4096"),
+            ("--chunker.streams=9223372036854775808", "number too large"),
+            ("--chunker.chunks=-1", "invalid digit"),
+            ("--chunker.delay=0s", "0s is not 1ms or more"),
+            ("--chunker.delay=NaN", "invalid duration"),
+        ] {
+            let (option, value) = arg.split_once('=').unwrap();
+            let parsed = super::command().try_get_matches_from(["chunker", "run", arg]);
+            let error = parsed.unwrap_err().to_string();
+            assert!(error.contains(&format!("invalid value '{value}' for '{option} <")), "{error}");
+            assert!(error.contains(bounds), "{arg}: {error}");
+        }
     }
 }

@@ -2,7 +2,13 @@
 
 use std::time::Duration;
 
-use runtime::config::{BrokerClientArgs, DebugArgs, LogArgs, parse_duration};
+use clap::value_parser;
+use runtime::config::{BrokerClientArgs, DebugArgs, LogArgs, duration_within};
+
+/// Workers of one process: each has appends under way, and streams in memory.
+const WORKERS_MAX: u64 = 4096;
+/// Shortest wait for a sum.
+const DELAY_MIN: Duration = Duration::from_millis(1);
 
 /// Options of a run.
 #[derive(Clone, Debug, clap::Args)]
@@ -24,11 +30,12 @@ pub struct ChunkerArgs {
     #[arg(id = "chunker.chunks", long = "chunker.chunks", value_name = "COUNT", default_value_t = 100)]
     pub chunks: u64,
     /// Workers, each of which writes streams and waits for their sums by itself.
-    #[arg(id = "chunker.workers", long = "chunker.workers", value_name = "COUNT", default_value_t = 4)]
+    #[arg(id = "chunker.workers", long = "chunker.workers", value_name = "COUNT", default_value_t = 4,
+        value_parser = value_parser!(u64).range(1..=WORKERS_MAX))]
     pub workers: u64,
     /// The longest wait for an expected sum before the run fails.
     #[arg(id = "chunker.delay", long = "chunker.delay", value_name = "DURATION", default_value = "30s",
-        value_parser = parse_duration)]
+        value_parser = duration_within(DELAY_MIN..))]
     pub delay: Duration,
     /// How progress is shown on standard error. `auto`: a live line if that is a terminal.
     #[arg(
