@@ -101,7 +101,7 @@ enum Command {
     Suspend(suspend::SuspendArgs),
 }
 
-pub use apply::{SPECS_BYTES_MAX, batches};
+pub use apply::{SPECS_BYTES_MAX, STALE, batches};
 
 /// Runs the chosen command.
 pub async fn run(args: JournalsArgs) -> Result<(), BoxError> {

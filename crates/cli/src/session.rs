@@ -22,7 +22,8 @@ pub struct SessionArgs {
     /// Failure zone of this process: brokers of it are preferred.
     #[arg(long, env = "ZONE", default_value = "local")]
     pub zone: String,
-    /// How long a request may take, including the wait for a server which cannot be reached.
+    /// How long a request may take, including the wait for a server which cannot be reached. Appends and reads are tried for
+    /// as long as it takes.
     #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = duration_within(TIMEOUT_MIN..))]
     pub timeout: Duration,
     /// Brokers.
@@ -151,10 +152,38 @@ impl Session {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(format!("{what} at {address}: {error}").into()),
             Err(_elapsed) => {
-                let waited = format_duration(self.timeout);
-                let why = failure().map(|error| format!(" ({error})")).unwrap_or_default();
-                Err(format!("{what} at {address}: no answer within {waited}; is it running?{why}").into())
+                Err(format!("{what} at {address}: {}", unanswered(self.timeout, failure())).into())
             }
         }
+    }
+}
+
+/// That there was no answer, and what that may be due to.
+fn unanswered(waited: Duration, failure: Option<ClientError>) -> String {
+    let waited = format_duration(waited);
+    match failure {
+        // It is running, and says so.
+        Some(error) if !error.is_connection() => format!("failures only, for {waited} ({error})"),
+        Some(error) => format!("no answer within {waited}; is it running? ({error})"),
+        None => format!("no answer within {waited}; is it running?"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_which_fails_is_not_asked_whether_it_runs() {
+        let wait = Duration::from_secs(2);
+        assert_eq!(unanswered(wait, None), "no answer within 2s; is it running?");
+        let failed = ClientError::Grpc(tonic::Status::unavailable("its store is down"));
+        assert_eq!(
+            unanswered(wait, Some(failed)),
+            "failures only, for 2s (rpc error: code = Unavailable desc = its store is down)"
+        );
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let said = unanswered(wait, Some(ClientError::Grpc(tonic::Status::from_error(refused.into()))));
+        assert!(said.starts_with("no answer within 2s; is it running? ("), "{said}");
     }
 }

@@ -30,7 +30,7 @@ pub enum ClientError {
     #[error("invalid request: {0}")]
     Request(Invalid),
     /// An endpoint cannot be dialled.
-    #[error("endpoint {endpoint}: {problem}")]
+    #[error("endpoint {endpoint}: {problem} (expected http(s)://host:port or unix:///path)")]
     Endpoint {
         /// The endpoint, as it was configured or advertised.
         endpoint: String,
@@ -136,6 +136,9 @@ fn advice(status: &tonic::Status) -> &'static str {
     match status.code() {
         tonic::Code::Unauthenticated => {
             "; check the auth keys or the auth token which this client was given, what the token is for, and the clock"
+        }
+        tonic::Code::Unimplemented => {
+            "; check the address (brokers serve journals, the processes of a consumer serve its shards) and the server's version"
         }
         _ => "",
     }

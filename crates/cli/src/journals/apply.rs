@@ -10,6 +10,10 @@ use runtime::BoxError;
 /// Largest tree that is read.
 pub const SPECS_BYTES_MAX: u64 = 256 << 20;
 
+/// What to do about a change which was refused as it is not of the present revision.
+pub const STALE: &str = ": a revision is not current (without one, or with 0, it is created: list for the present one, or use -1 to apply \
+                         whatever the revision is)";
+
 /// Options.
 #[derive(Debug, clap::Args)]
 pub struct ApplyArgs {
@@ -76,9 +80,7 @@ fn batch_text(changes: &[proto::protocol::apply_request::Change]) -> String {
 
 fn hint(status: Option<proto::protocol::Status>) -> &'static str {
     match status {
-        Some(proto::protocol::Status::EtcdTransactionFailed) => {
-            ": a revision is not current (list again, or use -1 to apply whatever the revision is)"
-        }
+        Some(proto::protocol::Status::EtcdTransactionFailed) => STALE,
         _ => "",
     }
 }

@@ -30,6 +30,9 @@ pub struct ResetHeadArgs {
 pub async fn run(session: &Session, args: ResetHeadArgs) -> Result<(), BoxError> {
     let selector = args.select.parse()?;
     let listing = session.request("listing journals", session.client.list(selector)).await?;
+    if listing.journals.is_empty() {
+        eprintln!("{}: nothing was done", args.select.nothing_matches("journal"));
+    }
     let specs = listing.journals.into_iter().filter_map(|journal| journal.spec);
     let names: Vec<String> =
         specs.filter(|spec| spec.suspend_level() != Level::Full).map(|spec| spec.name).collect();

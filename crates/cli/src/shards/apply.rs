@@ -1,7 +1,7 @@
 //! `courant shards apply`: creates, changes and deletes shards.
 
 use super::{ShardSession, referenced};
-use crate::journals::{SPECS_BYTES_MAX, batches};
+use crate::journals::{SPECS_BYTES_MAX, STALE, batches};
 use crate::output::{count_text, print, read_text};
 use crate::render;
 use client::specs::ShardSet;
@@ -55,9 +55,7 @@ pub async fn submit(
 
 fn hint(status: Option<Status>) -> &'static str {
     match status {
-        Some(Status::EtcdTransactionFailed) => {
-            ": a revision is not current (list again, or use -1 to apply whatever the revision is)"
-        }
+        Some(Status::EtcdTransactionFailed) => STALE,
         _ => "",
     }
 }

@@ -165,7 +165,10 @@ fn without_a_command_help_and_version_are_printed() {
     assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
     assert!(said.contains("Usage: courant <COMMAND>") && said.contains("  journals "), "{said}");
     let version = said.lines().last().unwrap();
-    assert!(version.starts_with("Version 0.1.0, built at ") && version.ends_with('.'), "{said}");
+    assert!(
+        version.starts_with("Version 0.1.0") && version.ends_with('.') && !version.contains("unknown"),
+        "{said}"
+    );
     for line in ["journals", "journals list --unknown", "journals list -o nothing"] {
         let output = courant().args(line.split(' ')).output().unwrap();
         assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{line}");

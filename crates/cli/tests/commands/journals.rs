@@ -36,6 +36,7 @@ fn journals_are_applied_listed_and_deleted() {
         raced.contains("applying 2 journals (a/one to a/two)") && raced.contains("ETCD_TRANSACTION_FAILED"),
         "{raced}"
     );
+    assert!(raced.contains("without one, or with 0, it is created"), "{raced}");
     // What was listed can be applied again, and its revisions are those expected.
     let listed = broker.ok("journals list -o yaml", b"");
     assert!(listed.contains("revision: "), "{listed}");
@@ -150,5 +151,17 @@ fn failures_name_what_failed() {
     let nobody = broker.fails(&format!("shards list --timeout 200ms --consumer.address http://{free}"), b"");
     assert!(nobody.contains(&format!("listing shards at http://{free}: no answer")), "{nobody}");
     assert_eq!(nobody.matches("waiting for the consumer").count(), 1, "{nobody}");
+    let odd = broker.fails("journals list --broker.address 127.0.0.1:8080", b"");
+    assert!(
+        odd.contains("127.0.0.1:8080: ") && odd.contains("(expected http(s)://host:port or unix:"),
+        "{odd}"
+    );
+    let other = broker.fails(&format!("shards list --consumer.address {}", broker.address), b"");
+    assert!(other.contains("; check the address (brokers serve journals, the processes"), "{other}");
+    for line in ["journals reset-head -l name=not/there", "journals suspend -l name=not/there"] {
+        let output = broker.run(line, b"");
+        assert!(output.status.success() && output.stdout.is_empty(), "{line}: {output:?}");
+        assert_eq!(text(&output.stderr), "no journal matches name=not/there: nothing was done\n", "{line}");
+    }
     assert!(text(&broker.run("journals list --help", b"").stdout).contains("Examples:"));
 }
