@@ -58,7 +58,7 @@ fn without_a_command_help_and_version_are_printed() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
         assert!(said.contains("Usage: ") && said.contains("print-config"), "{said}");
-        assert!(said.lines().last().unwrap().starts_with("Version 0.1.0, built at "), "{said}");
+        assert!(said.lines().last().unwrap().starts_with("Version 0.1.0"), "{said}");
         let mistake = run(program, dir.path(), &["print-config", "--unknown"], &[]);
         assert_eq!(mistake.status.code(), Some(1));
         assert!(run(program, dir.path(), &["--help"], &[]).status.success());

@@ -8,10 +8,11 @@ use clap::{ArgMatches, Command};
 use super::Ini;
 
 /// The version of this program: `Version 0.1.0, built at 2026-11-25.`, where the time is that which the environment
-/// variable `COURANT_BUILT_AT` had when it was built, or `unknown`.
+/// variable `COURANT_BUILT_AT` had when it was built. Without it there is none.
 pub fn version_line() -> String {
-    let built_at = option_env!("COURANT_BUILT_AT").unwrap_or("unknown");
-    format!("Version {}, built at {built_at}.", env!("CARGO_PKG_VERSION"))
+    let built_at =
+        option_env!("COURANT_BUILT_AT").map(|time| format!(", built at {time}")).unwrap_or_default();
+    format!("Version {}{built_at}.", env!("CARGO_PKG_VERSION"))
 }
 
 /// Gives the named `subcommands` of a `program` the values of an INI file of this name, and says what is wrong with the
