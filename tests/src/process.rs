@@ -237,6 +237,17 @@ impl Process {
         self.wait_exit(limit).await
     }
 
+    /// SIGTERM until the process ends, for at most `limit`: one that comes soon after the first is taken for its echo.
+    pub async fn insist(&mut self, limit: Duration) -> Result<ExitStatus, ProcessError> {
+        let begun = self.clock.now();
+        loop {
+            match self.terminate(Duration::from_millis(100)).await {
+                Err(_) if self.clock.now() - begun < limit => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Whole standard output so far.
     pub fn stdout(&self) -> String {
         self.output.lock().expect("no reader panics").stdout.join("\n")

@@ -46,7 +46,7 @@ async fn a_second_signal_ends_a_summer_which_cannot_leave() {
     let caught = |line: &str| line.contains("caught signal").then_some(());
     summer.wait_line("that it caught the signal", LIMIT, caught).await.unwrap();
     assert!(summer.ended().is_none());
-    let status = summer.terminate(LIMIT).await.unwrap();
+    let status = summer.insist(LIMIT).await.unwrap();
     assert_eq!(status.code(), Some(1), "{}", summer.stderr_tail());
     assert!(summer.stderr_tail().contains("leaving at once"), "{}", summer.stderr_tail());
     cluster.broker.as_ref().unwrap().signal(libc::SIGCONT).unwrap();

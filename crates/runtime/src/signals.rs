@@ -3,11 +3,21 @@
 //! The first one begins an orderly end: what is under way is finished, handed over and stored, within deadlines. The second
 //! one says that nobody wants to wait for that: the process leaves at once. It may, since whatever was acknowledged is on disk
 //! or replicated before it is acknowledged; the next process takes it up from there.
+//!
+//! Who passes signals on, as `timeout` does, may send one to the process and again to its group. So a signal that follows the
+//! first at once is an echo, and no second one.
 
 use std::future::Future;
 use std::io;
+use std::pin::pin;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+
+use crate::Clock;
+
+/// How long signals are echoes of the first.
+const ECHO: Duration = Duration::from_millis(500);
 
 /// A request from outside to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,14 +69,21 @@ impl Signals {
         }
     }
 
-    /// Runs `leaving`, which is what the first signal has begun. A further signal ends the process at once and with status 1,
-    /// without running anything that is left; `program` is what the line about it on standard error calls the process.
+    /// Runs `leaving`, which is what the first signal has begun. A further signal, half a second later or more, ends the process
+    /// at once and with status 1, without running anything that is left; `program` is what the line about it on standard error
+    /// calls the process.
     pub async fn or_leave<T>(&mut self, program: &str, leaving: impl Future<Output = T>) -> T {
-        match self.or_stop(leaving).await {
-            Ok(outcome) => outcome,
-            Err(signal) => {
-                eprintln!("{program}: second {signal:?}, leaving at once");
-                std::process::exit(1)
+        let clock = Clock::system();
+        let begun = clock.now();
+        let mut leaving = pin!(leaving);
+        loop {
+            match self.or_stop(&mut leaving).await {
+                Ok(outcome) => return outcome,
+                Err(_echo) if clock.now() - begun < ECHO => {}
+                Err(signal) => {
+                    eprintln!("{program}: second {signal:?}, leaving at once");
+                    std::process::exit(1)
+                }
             }
         }
     }
@@ -90,5 +107,10 @@ mod tests {
         rustix::process::kill_process(me, rustix::process::Signal::TERM).unwrap();
         let endless = std::future::pending::<()>();
         assert_eq!(signals.or_stop(endless).await, Err(Signal::Terminate));
+
+        // An echo, after which there is something left to do.
+        let mut witness = Signals::install().unwrap();
+        rustix::process::kill_process(me, rustix::process::Signal::TERM).unwrap();
+        assert_eq!(signals.or_leave("test", witness.recv()).await, Signal::Terminate);
     }
 }

@@ -134,7 +134,7 @@ async fn a_second_signal_ends_a_broker_at_once_and_loses_nothing() {
     first.signal(libc::SIGTERM).unwrap();
     let waits = |line: &str| line.contains("waiting for uploads").then_some(());
     first.wait_line("waiting for uploads", LIMIT, waits).await.unwrap();
-    let status = first.terminate(LIMIT).await.unwrap();
+    let status = first.insist(LIMIT).await.unwrap();
     assert_eq!(status.code(), Some(1), "{}", first.stderr_tail());
     assert!(first.stderr_tail().contains("second Terminate, leaving at once"));
     forbid_writes(&machine, false);
