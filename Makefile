@@ -16,6 +16,10 @@ MIB ?= 2048
 TIERING_ARGS ?=
 TIERING_PROFILE ?= --release
 
+# What `make build` builds. Programs are named, not packages: features of dependencies are then those of the whole workspace, and
+# nothing is compiled twice.
+PROGRAMS := --bin courant --bin summer --bin chunker --bin visits --bin word-count --bin wordcountctl --bin bike-share
+
 .PHONY: help setup build demo cluster-demo chaos tiering test lint fmt bench interop
 
 help: ## Show this help
@@ -25,17 +29,16 @@ setup: ## Install what the build needs and build RocksDB once per machine
 	@scripts/setup.sh build
 
 build: setup ## Build courant and the examples in release mode
-	cargo build --release --locked -p cli -p stream-sum -p visits -p word-count -p bike-share
+	cargo build --release --locked $(PROGRAMS)
 
 demo: build ## Run broker, summers and chunker as processes, kill two, verify every sum (STREAMS=, CHUNKS=, WORKERS=)
-	cargo build --release --locked -p tests --bin demo
-	@cargo run --quiet --release --locked -p tests --bin demo -- --streams $(STREAMS) --chunks $(CHUNKS) --workers $(WORKERS)
+	cargo build --release --locked --bin demo
+	@cargo run --quiet --release --locked --bin demo -- --streams $(STREAMS) --chunks $(CHUNKS) --workers $(WORKERS)
 
 cluster-demo: ## Run etcd, four brokers and three summers as processes, kill and restart them all, verify every sum
 	@scripts/setup.sh test
-	cargo build --release --locked -p cli -p stream-sum
-	cargo build --release --locked -p tests --bin cluster-demo
-	@cargo run --quiet --release --locked -p tests --bin cluster-demo
+	cargo build --release --locked $(PROGRAMS) --bin cluster-demo
+	@cargo run --quiet --release --locked --bin cluster-demo
 
 chaos: ## Hurt a cluster at random and verify that it keeps its promises (ROUNDS=, SEED=, CHAOS_ARGS=)
 	@scripts/setup.sh test

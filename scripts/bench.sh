@@ -11,8 +11,8 @@ idle() { # Percent of both cores that was idle over one second.
   echo $(((b[4] - a[4]) * 100 / (total > 0 ? total : 1)))
 }
 echo "machine: $(nproc) cores, $(awk -F': ' '/model name/ { print $2; exit }' /proc/cpuinfo), $(awk '/MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo), Linux $(uname -r)"
-cargo build --release --locked -p cli -p stream-sum -p tests --bins
+cargo build --release --locked --bin courant --bin summer --bin chunker --bin noop-broker --bin bench
 echo "idle before: $(idle) %"
-cargo run --quiet --release --locked -p tests --bin bench -- "$@"
+cargo run --quiet --release --locked --bin bench -- "$@"
 echo "idle after: $(idle) %"
 cargo bench --locked -p message -p fragment -p recoverylog -p allocator -p broker
