@@ -60,6 +60,8 @@ pub fn blocks(path: &Path) -> Vec<Block> {
 pub struct Terminal {
     dir: tempfile::TempDir,
     ports: Vec<(&'static str, String)>,
+    /// What stands in pages for something else in tests.
+    stand_ins: Vec<(&'static str, String)>,
     groups: Vec<Child>,
     /// What a shell would remember of the commands before.
     exports: String,
@@ -77,10 +79,16 @@ impl Terminal {
         Terminal {
             dir: tempfile::tempdir().unwrap(),
             ports,
+            stand_ins: Vec::new(),
             groups: Vec::new(),
             exports: String::new(),
             clock: Clock::system(),
         }
+    }
+
+    /// Has `used` take the place of every `shown`.
+    pub fn stand_in(&mut self, shown: &'static str, used: String) {
+        self.stand_ins.push((shown, used));
     }
 
     /// The directory in which commands run.
@@ -112,6 +120,12 @@ impl Terminal {
             commands += 1;
         }
         commands
+    }
+
+    /// Replaces what stands for something else here.
+    fn replaced(&self, text: &str) -> String {
+        let replace = |text: String, (shown, used): &(&str, String)| text.replace(shown, used);
+        self.stand_ins.iter().fold(self.with_ports(text), replace)
     }
 
     /// Replaces numbers which are ports.
@@ -158,12 +172,12 @@ impl Terminal {
 
     /// Runs a command, again until its output is as `shown` if the guide shows some.
     async fn run(&mut self, place: &str, command: &str, shown: &[String]) {
-        let command = self.with_ports(command);
+        let command = self.replaced(command);
         if command.starts_with("export ") {
             self.exports += &format!("{command}\n");
         }
-        let shown: Vec<_> = shown.iter().map(|line| self.with_ports(line)).collect();
-        let is_background = command.contains(" & ");
+        let shown: Vec<_> = shown.iter().map(|line| self.replaced(line)).collect();
+        let is_background = command.contains(" & ") || command.ends_with(" &");
         let begun = self.clock.now();
         let mut output = self.start(&command);
         loop {
