@@ -43,10 +43,11 @@ async fn a_second_signal_ends_a_summer_which_cannot_leave() {
     cluster.broker.as_ref().unwrap().signal(libc::SIGSTOP).unwrap();
     let mut summer = cluster.summers[0].take().unwrap();
     summer.signal(libc::SIGTERM).unwrap();
-    let caught = |line: &str| line.contains("caught signal").then_some(());
-    summer.wait_line("that it caught the signal", LIMIT, caught).await.unwrap();
+    let remark =
+        |line: &str| line.contains("leaving takes a while; one more signal ends it at once").then_some(());
+    summer.wait_line("that it is leaving", LIMIT, remark).await.unwrap();
     assert!(summer.ended().is_none());
-    let status = summer.insist(LIMIT).await.unwrap();
+    let status = summer.terminate(LIMIT).await.unwrap();
     assert_eq!(status.code(), Some(1), "{}", summer.stderr_tail());
     assert!(summer.stderr_tail().contains("leaving at once"), "{}", summer.stderr_tail());
     cluster.broker.as_ref().unwrap().signal(libc::SIGCONT).unwrap();

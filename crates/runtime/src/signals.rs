@@ -18,6 +18,8 @@ use crate::Clock;
 
 /// How long signals are echoes of the first.
 const ECHO: Duration = Duration::from_millis(500);
+/// How long a process leaves before it says that it does.
+const REMARK: Duration = Duration::from_secs(3);
 
 /// A request from outside to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,11 +73,22 @@ impl Signals {
 
     /// Runs `leaving`, which is what the first signal has begun. A further signal, half a second later or more, ends the process
     /// at once and with status 1, without running anything that is left; `program` is what the line about it on standard error
-    /// calls the process.
+    /// calls the process. Another line says so, if leaving takes some seconds.
     pub async fn or_leave<T>(&mut self, program: &str, leaving: impl Future<Output = T>) -> T {
         let clock = Clock::system();
         let begun = clock.now();
-        let mut leaving = pin!(leaving);
+        let remark = async {
+            clock.sleep(REMARK).await;
+            eprintln!("{program}: leaving takes a while; one more signal ends it at once");
+            std::future::pending().await
+        };
+        let mut leaving = pin!(async {
+            tokio::select! {
+                biased;
+                outcome = leaving => outcome,
+                outcome = remark => outcome,
+            }
+        });
         loop {
             match self.or_stop(&mut leaving).await {
                 Ok(outcome) => return outcome,
