@@ -37,6 +37,7 @@ if ! have_libclang || ! have_clang_headers; then
 fi
 if [ "$what" = test ]; then
   command -v etcd >/dev/null || need etcd-server "the real etcd of test clusters"
+  command -v etcdctl >/dev/null || need etcd-client "lists and backs up what etcd holds, as the operations guide does"
   command -v ip >/dev/null || need iproute2 "gives each process of a test cluster a network namespace"
   command -v iptables >/dev/null || need iptables "cuts processes of a test cluster off from each other"
   command -v strace >/dev/null || need strace "slows a broker's disk down"

@@ -26,6 +26,18 @@ pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
+/// What ten ports begin with which are free, and which nobody is given who asks for any port. What is shown as `808$n` needs
+/// ports in a row.
+pub fn ten_ports() -> String {
+    let first = 1024 + std::process::id() % 1024;
+    let is_free = |tens: &u32| {
+        let ports = (0..10).map(|digit| u16::try_from(tens * 10 + digit).unwrap());
+        ports.into_iter().all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+    };
+    let tens = (first..first + 1024).find(is_free).expect("some of a thousand are free");
+    tens.to_string()
+}
+
 /// A fenced block of a page.
 pub struct Block {
     /// The page and the line at which the block begins.
@@ -63,8 +75,8 @@ pub struct Terminal {
     /// What stands in pages for something else in tests.
     stand_ins: Vec<(&'static str, String)>,
     groups: Vec<Child>,
-    /// What a shell would remember of the commands before.
-    exports: String,
+    /// What a shell would remember of the commands before: variables, and the directory that it is in.
+    remembered: String,
     clock: Clock,
 }
 
@@ -81,7 +93,7 @@ impl Terminal {
             ports,
             stand_ins: Vec::new(),
             groups: Vec::new(),
-            exports: String::new(),
+            remembered: String::new(),
             clock: Clock::system(),
         }
     }
@@ -111,6 +123,14 @@ impl Terminal {
                 command = command
                     + "\n"
                     + lines.next().unwrap_or_else(|| panic!("{place}: {line} goes on nowhere"));
+            }
+            if let Some(word) = here_document(&command) {
+                for line in lines.by_ref() {
+                    command = command + "\n" + line;
+                    if *line == word {
+                        break;
+                    }
+                }
             }
             let mut shown = Vec::new();
             while let Some(line) = lines.next_if(|line| !line.starts_with("$ ")) {
@@ -148,11 +168,13 @@ impl Terminal {
         let output = self.dir.path().join(format!(".output-{}", self.groups.len()));
         let file = File::create(&output).unwrap();
         let programs = binary("courant").parent().unwrap().to_owned();
-        let command = format!("PATH=.:{}:$PATH\n{}{command}", programs.display(), self.exports);
+        let command = format!("{}PATH=.:{}:$PATH\n{command}", self.remembered, programs.display());
         let broker = &self.ports[0].1;
         let mut bash = Command::new("bash");
         bash.args(["-c", &command]).current_dir(self.dir.path());
         bash.env("BROKER_PORT", broker).env("BROKER_ADDRESS", format!("http://localhost:{broker}"));
+        // What a process leaves when it is killed goes with the directory.
+        bash.env("TMPDIR", self.dir.path());
         // What it starts is in its group, and ends with this.
         bash.process_group(0).stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
         self.groups.push(bash.spawn().unwrap());
@@ -170,11 +192,21 @@ impl Terminal {
         }
     }
 
+    /// Runs a command which changes what a shell remembers. A value is computed once.
+    async fn remember(&mut self, place: &str, command: &str) {
+        let file = self.dir.path().join(".remembered");
+        let output =
+            self.start(&format!("{command} && (export -p; echo \"cd '$PWD'\") > '{}'", file.display()));
+        let has_succeeded = self.ended(command).await;
+        assert!(has_succeeded, "{place}: {command}\nprinted\n{}", fs::read_to_string(output).unwrap());
+        self.remembered = fs::read_to_string(file).unwrap();
+    }
+
     /// Runs a command, again until its output is as `shown` if the guide shows some.
     async fn run(&mut self, place: &str, command: &str, shown: &[String]) {
         let command = self.replaced(command);
-        if command.starts_with("export ") {
-            self.exports += &format!("{command}\n");
+        if ["export ", "unset ", "cd "].iter().any(|word| command.starts_with(word)) {
+            return self.remember(place, &command).await;
         }
         let shown: Vec<_> = shown.iter().map(|line| self.replaced(line)).collect();
         let is_background = command.contains(" & ") || command.ends_with(" &");
@@ -207,6 +239,12 @@ impl Drop for Terminal {
             let _status = group.wait();
         }
     }
+}
+
+/// The line up to which the shell reads what `command` is to read, if it does.
+fn here_document(command: &str) -> Option<String> {
+    let (_, word) = command.split_once("<<'")?;
+    Some(word.strip_suffix('\'')?.to_owned())
 }
 
 /// Whether a line is as shown, where runs of spaces are one and `…` is any text.

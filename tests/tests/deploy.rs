@@ -24,6 +24,7 @@ const OTHERS: &[&str] = &[
     "curl",
     "openssl",
     "cat",
+    "tail",
 ];
 /// Manifests of programs of others.
 const FOREIGN_FILES: &[&str] = &["etcd.yaml", "minio.yaml"];
