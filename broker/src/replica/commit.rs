@@ -292,6 +292,10 @@ impl Owner {
     /// The stream of a peer has ended while it owed nothing. The next append, or pulse, synchronises a new pipeline.
     pub(super) fn on_broken(&mut self, error: &PipelineError) {
         tracing::info!(journal = %self.place.head.journal, %error, "pipeline has ended");
+        // The other peers show what is settled only if they are told.
+        if self.notify_at.is_some() {
+            self.notify_settled();
+        }
         self.drop_pipeline();
     }
 

@@ -595,6 +595,34 @@ async fn a_peer_that_dies_while_nothing_is_appended_costs_no_append() {
 }
 
 #[tokio::test]
+async fn when_one_of_two_peers_dies_the_other_is_told_what_is_settled() {
+    let (fixture, mut peers) = start_with_peers(Durability::Process).await;
+    let both = async {
+        let mut both = [within(peers.recv()).await.unwrap(), within(peers.recv()).await.unwrap()];
+        for peer in &mut both {
+            peer.next().await;
+            peer.answer(ReplicateResponse::default()).await;
+        }
+        both
+    };
+    let (synchronised, [mut dying, mut other]) =
+        futures::join!(fixture.synchronise(&["peer-a", "peer-b"]), both);
+    assert_eq!(synchronised.unwrap(), Synchronised::Ready);
+    let committed = async {
+        for peer in [&mut dying, &mut other] {
+            while !peer.next().await.acknowledge {}
+            peer.answer(ReplicateResponse::default()).await;
+        }
+        drop(dying);
+        let told = other.next().await;
+        assert_eq!((told.settled_through, told.acknowledge), (Some(5), false));
+        assert!(within(other.requests.recv()).await.is_none(), "and then its stream ends");
+    };
+    let (outcome, ()) = futures::join!(fixture.queue(b"hello", Wants::default(), &[]), committed);
+    assert_eq!(place(outcome), (0, 5));
+}
+
+#[tokio::test]
 async fn a_group_is_not_acknowledged_by_what_a_peer_says_of_one_whose_sync_failed() {
     let (fixture, mut peers) = start_with_peers(Durability::Disk).await;
     let mut peer = agreed(&fixture, &mut peers).await;

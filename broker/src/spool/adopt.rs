@@ -79,6 +79,9 @@ impl SpoolDir {
                 Err(reason) => reason.set_aside(&place, &place.file_path(number))?,
             }
         }
+        while found.last().is_some_and(|newest| newest.is_unused_beside(&found)) {
+            found.pop().map(|unused| unused.complete(&place)).transpose()?;
+        }
         let newest = found.pop();
         let completed = found.into_iter().filter_map(|found| found.complete(&place).transpose());
         let completed = completed.collect::<Result<Vec<_>, _>>()?;
@@ -215,6 +218,13 @@ fn verify(file: &dyn DiskFile, fragment: &Fragment) -> io::Result<Option<Sha1>> 
 }
 
 impl Found {
+    /// Whether the spool has gone on in another file of `all`: making this one failed when it had its name already.
+    fn is_unused_beside(&self, all: &[Found]) -> bool {
+        let Fragment { begin, end, .. } = self.commit.fragment;
+        let goes_on = |other: &Fragment| !other.is_empty() && other.end > begin;
+        begin == end && all.iter().any(|other| goes_on(&other.commit.fragment))
+    }
+
     /// The file as that of a completed fragment. An empty one held nothing but its place, which a newer file holds now.
     fn complete(self, place: &SpoolPlace) -> Result<Option<CompletedSpool>, SpoolError> {
         let path = place.file_path(self.number);

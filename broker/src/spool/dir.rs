@@ -7,7 +7,8 @@
 //! - The spool leaves a file for a new one only, and by creating the new one, so that the newest file always tells the
 //!   journal's end and registers. Older files are complete, and synced before the newer one has its name: a loss of power
 //!   leaves no gap between them.
-//! - A failed call leaves the spool as it was. What it wrote is overwritten later, and no record vouches for it.
+//! - A failed call leaves the spool as it was. What it wrote is overwritten later, and no record vouches for it; but a new
+//!   file may have its name already. It is empty then, and begins before the end of the file in which the spool has gone on.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -80,6 +80,7 @@ struct State {
     /// Bytes that may still be written.
     space: Option<u64>,
     fail_syncs: bool,
+    fail_dir_syncs: bool,
     hold_syncs: bool,
     fail_opens: bool,
 }
@@ -120,6 +121,11 @@ impl ImageDisk {
     /// Lets syncs fail.
     pub(crate) fn fail_syncs(&self, fail: bool) {
         self.state().fail_syncs = fail;
+    }
+
+    /// Lets syncs of directories fail.
+    pub(crate) fn fail_dir_syncs(&self, fail: bool) {
+        self.state().fail_dir_syncs = fail;
     }
 
     /// Lets files that exist fail to open.
@@ -270,6 +276,9 @@ impl SpoolDisk for ImageDisk {
     }
 
     fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        if self.state().fail_dir_syncs {
+            return Err(io::Error::other("injected sync failure"));
+        }
         self.replay(&Op::SyncDir);
         Ok(())
     }

@@ -211,6 +211,28 @@ fn a_file_whose_sync_failed_is_not_synced_by_trying_again_and_is_left() {
 }
 
 #[test]
+fn a_file_that_could_not_be_made_for_good_is_not_taken_for_the_newest() {
+    let disk = ImageDisk::default();
+    let mut dir = adopt(&disk, Durability::Disk).dir;
+    append(&mut dir, "one");
+    disk.fail_dir_syncs(true);
+    let empty = Fragment::empty(journal(), 3, Codec::Snappy);
+    let error = dir.roll(&empty, &registers("one"), now()).unwrap_err().to_string();
+    assert!(error.starts_with("syncing ") && error.ends_with("injected sync failure"), "{error}");
+    disk.fail_dir_syncs(false);
+    // It has its name already, and the spool goes on in the file before it.
+    append(&mut dir, "two");
+    let mut adopted = adopt(&disk, Durability::Disk);
+    assert_eq!(describe(&adopted), owned(&[(0, "onetwo", "two")]));
+    append(&mut adopted.dir, "three");
+    drop(roll_to(&mut adopted.dir, 11));
+    assert_eq!(
+        describe(&adopt(&disk, Durability::Disk)),
+        owned(&[(0, "onetwothree", "three"), (11, "", "three")])
+    );
+}
+
+#[test]
 fn journals_have_directories_of_their_own() {
     let name = |journal: &str| {
         let head = Head { journal: JournalName::parse(journal).unwrap(), incarnation: 1, create_revision: 0 };
