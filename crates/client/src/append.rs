@@ -71,7 +71,7 @@ impl JournalClient {
                 outcome => return outcome,
             };
             outage.failed(&error, self.options().clock.now(), |failing| {
-                tracing::warn!(journal = request.journal, %error, failing, "append failed (will retry)");
+                tracing::warn!(journal = request.journal, %error, %failing, "append failed (will retry)");
             });
             self.pause(backoff.next()).await?;
         }

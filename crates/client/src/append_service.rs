@@ -196,7 +196,7 @@ impl AppendService {
             };
             attempts = attempts.saturating_add(1);
             outage.failed(&error, self.inner.client.options().clock.now(), |failing| {
-                tracing::warn!(journal = &*queue.journal, %error, failing, "append failed (will retry)");
+                tracing::warn!(journal = &*queue.journal, %error, %failing, "append failed (will retry)");
             });
             self.inner.client.pause(backoff.next()).await?;
         }

@@ -286,7 +286,7 @@ impl JournalClient {
                 outcome => return outcome,
             };
             outage.failed(&error, self.options().clock.now(), |failing| {
-                tracing::warn!(%error, failing, "{what} waits for a broker");
+                tracing::warn!(%error, %failing, "{what} waits for a broker");
             });
             self.pause(backoff.next()).await?;
         }

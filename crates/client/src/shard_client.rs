@@ -124,7 +124,7 @@ impl ShardClient {
         }
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
         outage.failed(&error, self.options.clock.now(), |failing| {
-            tracing::warn!(endpoint = &*self.endpoint, %error, failing, "waiting for the consumer");
+            tracing::warn!(endpoint = &*self.endpoint, %error, %failing, "waiting for the consumer");
         });
         tokio::select! {
             biased;

@@ -167,7 +167,7 @@ impl Follower {
                 outage.is_over();
             }
             outage.failed(&error, self.client.options().clock.now(), |failing| {
-                tracing::warn!(%error, failing, "watching journals failed (will retry)");
+                tracing::warn!(%error, %failing, "watching journals failed (will retry)");
             });
             self.client.pause(backoff.next()).await?;
         }

@@ -118,7 +118,7 @@ impl RetryReader {
             Decision::Later(wait) => {
                 let (journal, offset) = (&self.request.journal, self.reader.offset());
                 self.outage.failed(&error, now, |failing| {
-                    tracing::warn!(journal, offset, %error, failing, "read failed (will retry)");
+                    tracing::warn!(journal, offset, %error, %failing, "read failed (will retry)");
                 });
                 self.resume = Some(now + wait);
             }
