@@ -82,7 +82,7 @@ pub fn shard_of(journal: &JournalName) -> String {
     }
 }
 
-/// Runs the chunker. `stop` ends a run without end, once its open streams are verified.
+/// Runs the chunker. `stop` ends a run without end, once its open streams are verified, and one which waits for a broker.
 ///
 /// # Errors
 /// See [`RunError`]. Nothing is published any more then.
@@ -94,7 +94,15 @@ pub async fn run(
     tasks: &TaskGroup,
 ) -> Result<Totals, RunError> {
     let tasks = tasks.child("chunker");
-    let mut run = Run::start(client, args, stop, &tasks).await?;
+    let mut run = tokio::select! {
+        biased;
+        () = stop.cancelled() => {
+            // Nothing is published yet.
+            tasks.cancel();
+            return Ok(Totals::default());
+        }
+        run = Run::start(client, args, stop, &tasks) => run?,
+    };
     let outcome = run.verify(progress).await;
     tasks.cancel();
     let (totals, now) = (run.totals(), run.elapsed());
@@ -298,7 +306,29 @@ fn follow_wall_time(clock: &Clock, tasks: &TaskGroup) -> Arc<ClockSource> {
 
 #[cfg(test)]
 mod tests {
+    use client::ClientOptions;
+
+    use super::super::config::ProgressMode;
     use super::*;
+
+    #[tokio::test]
+    async fn a_run_which_waits_for_a_broker_can_be_stopped() {
+        let (tasks, stop) = (TaskGroup::new("test"), CancellationToken::new());
+        let client = JournalClient::new("http://127.0.0.1:1", ClientOptions::new(tasks.clone())).unwrap();
+        let args = ChunkerArgs {
+            zone: "local".to_owned(),
+            streams: -1,
+            chunks: 1,
+            workers: 1,
+            delay: Duration::from_secs(30),
+            progress: ProgressMode::None,
+        };
+        let mut progress = Progress::new(args.progress, None);
+        let run = run(&client, &args, &mut progress, &stop, &tasks);
+        let both = async { tokio::join!(run, async { stop.cancel() }).0 };
+        let totals = Clock::system().timeout(Duration::from_secs(20), both).await.expect("it goes on");
+        assert_eq!(totals.unwrap(), Totals::default());
+    }
 
     #[test]
     fn shards_are_named_as_in_the_specifications() {
