@@ -139,13 +139,8 @@ impl Owner {
             Some(Following { header: Some(header), requests, responses, is_agreeing: true, ended });
         // Nobody may have waited until now; the stream's end shows that too.
         let _ = accepted.send(());
-        if let Some(writer) = &mut self.writer
-            && let Err(err) = writer.dir.mark_synced(revision)
-        {
-            return self.fail_following(&err.to_string());
-        }
         self.synced_at = revision;
-        self.apply_messages(vec![opening]);
+        self.apply_messages(vec![opening], Some(revision));
     }
 
     /// The time at which a superseded stream is cut off.
@@ -157,26 +152,28 @@ impl Owner {
 
     pub(super) fn on_brought(&mut self, brought: Brought) {
         match brought {
-            Brought::Messages(messages) => self.apply_messages(messages),
+            Brought::Messages(messages) => self.apply_messages(messages, None),
             Brought::End => self.end_following(),
         }
     }
 
-    fn apply_messages(&mut self, messages: Vec<ReplicateRequest>) {
+    /// Applies messages; the first of a stream over the route of `opened`.
+    fn apply_messages(&mut self, messages: Vec<ReplicateRequest>, opened: Option<Revision>) {
         let mut writer = self.writer.take().expect("a stream's messages are applied one batch at a time");
         let (durability, now) = (self.deps.durability, self.deps.clock.unix_now());
         let in_place = durability == crate::spool::Durability::Process
+            && opened.is_none()
             && follower::content_bytes(&messages) <= INLINE_BYTES_MAX
             && follower::is_plain(&writer.dir, &messages);
         if let Some(following) = &mut self.following {
             following.is_agreeing &= messages.iter().all(|message| message.content.is_empty());
         }
         if in_place {
-            let applied = follower::apply(&mut writer.dir, messages, durability, now);
+            let applied = follower::apply(&mut writer.dir, messages, None, durability, now);
             return self.on_applied(writer, applied);
         }
         let apply = move || {
-            let applied = follower::apply(&mut writer.dir, messages, durability, now);
+            let applied = follower::apply(&mut writer.dir, messages, opened, durability, now);
             (writer, applied)
         };
         let applied = self.deps.tasks.spawn_blocking("apply messages", apply);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use fragment::Fragment;
 use fragment::spool::Outcome;
-use proto::Validate;
 use proto::protocol::{LabelSet, ReplicateRequest, ReplicateResponse, Status};
+use proto::{Revision, Validate};
 use runtime::trace;
 use tracing::Span;
 
@@ -34,14 +34,22 @@ pub(super) struct AppliedStep {
     pub(super) settled_through: Option<i64>,
 }
 
-/// Applies messages to the spool, up to the first that breaks the stream. Blocks.
+/// Applies messages to the spool, up to the first that breaks the stream. The first ones of a stream come with the revision
+/// of its route, over which this replica takes part from now on. Blocks.
 pub(super) fn apply(
     dir: &mut SpoolDir,
     messages: Vec<ReplicateRequest>,
+    opened: Option<Revision>,
     durability: Durability,
     now: Duration,
 ) -> Applied {
     let mut applied = Applied::default();
+    if let Some(revision) = opened
+        && let Err(err) = dir.mark_synced(revision)
+    {
+        applied.failure = Some(err.to_string());
+        return applied;
+    }
     if let Err(failure) = leave_distrusted(dir, now, &mut applied) {
         applied.failure = Some(failure);
         return applied;

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::ThreadId;
 
 use runtime::Entropy;
 
@@ -79,6 +80,8 @@ struct State {
     ops: Vec<Op>,
     /// Bytes that may still be written.
     space: Option<u64>,
+    /// Threads which waited for a sync.
+    synced_on: Vec<ThreadId>,
     fail_syncs: bool,
     fail_dir_syncs: bool,
     hold_syncs: bool,
@@ -121,6 +124,11 @@ impl ImageDisk {
     /// Lets syncs fail.
     pub(crate) fn fail_syncs(&self, fail: bool) {
         self.state().fail_syncs = fail;
+    }
+
+    /// Whether a thread waited for the sync of a file.
+    pub(crate) fn has_synced_on(&self, thread: ThreadId) -> bool {
+        self.state().synced_on.contains(&thread)
     }
 
     /// Lets syncs of directories fail.
@@ -318,6 +326,7 @@ impl DiskFile for ImageFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        self.disk.state().synced_on.push(std::thread::current().id());
         let state = self.disk.released.wait_while(self.disk.state(), |state| state.hold_syncs).unwrap();
         let fails = state.fail_syncs;
         drop(state);

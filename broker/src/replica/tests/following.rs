@@ -314,6 +314,16 @@ async fn a_replica_whose_sync_failed_goes_on_in_a_new_file() {
 }
 
 #[tokio::test]
+async fn a_stream_that_begins_waits_for_the_disk_where_that_is_allowed() {
+    let fixture = start(Durability::Disk, spec(&[])).await;
+    drop(rolled_to(&fixture.replica, 4, 100).await);
+    let mut primary = Primary::open(&fixture.replica, 5, proposal(100, b"")).await;
+    primary.is_ok().await;
+    // All tasks run on this thread.
+    assert!(!fixture.disk.has_synced_on(std::thread::current().id()));
+}
+
+#[tokio::test]
 async fn a_broker_whose_lease_has_expired_acknowledges_nothing() {
     let (dir, disk) = (tempfile::tempdir().unwrap(), ImageDisk::default());
     let is_member = Arc::new(std::sync::atomic::AtomicBool::new(true));
