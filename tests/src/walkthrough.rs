@@ -8,9 +8,11 @@
 
 use std::fs::{self, File};
 use std::net::TcpListener;
+use std::ops::Range;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use runtime::Clock;
@@ -26,16 +28,23 @@ pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// What ten ports begin with which are free, and which nobody is given who asks for any port. What is shown as `808$n` needs
-/// ports in a row.
-pub fn ten_ports() -> String {
-    let first = 1024 + std::process::id() % 1024;
+/// Tens of ports: those above the privileged ones, and below those which are given to whoever asks for any port.
+const TENS: Range<u32> = 1024..3072;
+
+/// What ten ports begin with which are free: `1234` for 12340 to 12349. Nobody else in this process is given them.
+fn ten_ports() -> String {
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    // Processes which run at once begin apart.
+    let first = std::process::id().wrapping_mul(41);
     let is_free = |tens: &u32| {
-        let ports = (0..10).map(|digit| u16::try_from(tens * 10 + digit).unwrap());
-        ports.into_iter().all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+        let mut ports = (0..10).map(|digit| u16::try_from(tens * 10 + digit).unwrap());
+        ports.all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
     };
-    let tens = (first..first + 1024).find(is_free).expect("some of a thousand are free");
-    tens.to_string()
+    let mut candidates = TENS.map(|_| {
+        let asked = ASKED.fetch_add(1, Ordering::Relaxed);
+        TENS.start + first.wrapping_add(asked) % (TENS.end - TENS.start)
+    });
+    candidates.find(is_free).expect("some of two thousand are free").to_string()
 }
 
 /// A fenced block of a page.
@@ -71,6 +80,7 @@ pub fn blocks(path: &Path) -> Vec<Block> {
 /// Runs commands in one directory, and ends at its end what they left running.
 pub struct Terminal {
     dir: tempfile::TempDir,
+    tens: String,
     ports: Vec<(&'static str, String)>,
     /// What stands in pages for something else in tests.
     stand_ins: Vec<(&'static str, String)>,
@@ -81,15 +91,15 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Opens one in an empty directory, in which each of the `ports` that a page shows stands for a free one. The first is the
-    /// port of the broker which commands use that name none.
+    /// Opens one in an empty directory, in which each of the `ports` that a page shows, of which there are ten at most, stands for
+    /// a free one. The first is the port of the broker which commands use that name none.
     pub fn open(ports: &[&'static str]) -> Terminal {
-        // Held until all are known, so that they differ.
-        let free: Vec<_> = ports.iter().map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let port = |free: &TcpListener| free.local_addr().unwrap().port().to_string();
-        let ports = ports.iter().copied().zip(free.iter().map(port)).collect();
+        let tens = ten_ports();
+        assert!(ports.len() <= 10, "{ports:?}");
+        let ports = ports.iter().copied().zip((0..).map(|digit| format!("{tens}{digit}"))).collect();
         Terminal {
             dir: tempfile::tempdir().unwrap(),
+            tens,
             ports,
             stand_ins: Vec::new(),
             groups: Vec::new(),
@@ -101,6 +111,11 @@ impl Terminal {
     /// Has `used` take the place of every `shown`.
     pub fn stand_in(&mut self, shown: &'static str, used: String) {
         self.stand_ins.push((shown, used));
+    }
+
+    /// What the ports that it uses begin with: their last digits are those of their places in the list of ports.
+    pub fn tens(&self) -> &str {
+        &self.tens
     }
 
     /// The directory in which commands run.
