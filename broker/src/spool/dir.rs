@@ -198,8 +198,9 @@ impl SpoolDir {
         self.current.as_ref().is_some_and(|current| current.file.is_distrusted())
     }
 
-    /// Records that the replicas of the route of `revision` agree on the spool, or are about to. A spool without a file has
-    /// nothing that they could go on without; in place of one that is to be left, its successor records it.
+    /// Records that the replicas of the route of `revision` agree on the spool, or are about to. It is on the disk then
+    /// whatever [`Durability`] says: etcd keeps the revision, and a spool that has lost it is set aside as a whole. A spool
+    /// without a file has nothing that they could go on without; in place of one that is to be left, its successor records it.
     ///
     /// # Errors
     /// If it cannot be recorded.
@@ -210,9 +211,7 @@ impl SpoolDir {
             && !current.file.is_distrusted()
         {
             current.record(commit)?;
-            if self.place.durability == Durability::Disk {
-                current.file.sync()?;
-            }
+            current.file.sync()?;
         }
         self.synced_at = revision;
         Ok(())

@@ -188,6 +188,23 @@ fn a_full_disk_fails_the_append_and_leaves_nothing_of_it() {
 }
 
 #[test]
+fn a_loss_of_power_after_a_synchronisation_leaves_what_was_on_the_disk_before() {
+    let entropy = Entropy::seeded(seed());
+    for revision in 1..30 {
+        let disk = ImageDisk::default();
+        let mut dir = new_dir(&disk);
+        append(&mut dir, "one");
+        // The kernel has written it in the course of time.
+        dir.written().file.unwrap().sync().unwrap();
+        disk.sync_dir(Path::new("/")).unwrap();
+        dir.mark_synced(proto::Revision(revision)).unwrap();
+        let adopted = adopt(&disk.after_power_loss(disk.ops(), &entropy), Durability::Process);
+        assert_eq!(describe(&adopted), owned(&[(0, "one", "one")]));
+        assert_eq!(adopted.dir.synced_at().0, revision);
+    }
+}
+
+#[test]
 fn a_file_whose_sync_failed_is_not_synced_by_trying_again_and_is_left() {
     let disk = ImageDisk::default();
     let mut dir = adopt(&disk, Durability::Disk).dir;
