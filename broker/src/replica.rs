@@ -29,7 +29,7 @@ mod view;
 mod writer;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -214,8 +214,8 @@ struct Inner {
     wanted: Arc<refresh::Wanted>,
     /// Why the stores cannot be listed.
     listing_problem: Problem,
-    /// Etcd has a mark of this journal.
-    is_marked: Arc<AtomicBool>,
+    /// Etcd has the mark of this or an older synchronisation over the same route: a revision, zero if there is none.
+    marked: Arc<AtomicI64>,
 }
 
 /// An append that is complete, in the queue.
@@ -340,14 +340,14 @@ impl Replica {
             problem: listing_problem.clone(),
         };
         deps.tasks.spawn("refresh", OnError::Log, refresh.run(deps.clone()));
-        let is_marked = Arc::new(AtomicBool::new(false));
-        let marked = Arc::clone(&is_marked);
-        let channels = Channels { spec: spec.subscribe(), publisher, inbox, own, epoch, stop, marked };
+        let marked = Arc::new(AtomicI64::new(0));
+        let channels =
+            Channels { spec: spec.subscribe(), publisher, inbox, own, epoch, stop, marked: marked.clone() };
         deps.tasks.spawn("replica", OnError::Log, Box::new(Owner::new(place, deps.clone(), channels)).run());
         let started_at = deps.clock.now();
         let bucket = Mutex::default();
         let inner =
-            Inner { journal, messages, spec, view, bucket, started_at, wanted, listing_problem, is_marked };
+            Inner { journal, messages, spec, view, bucket, started_at, wanted, listing_problem, marked };
         Replica { inner: Arc::new(inner) }
     }
 
@@ -397,14 +397,20 @@ impl Replica {
         }
     }
 
-    /// Whether etcd is known to have a synchronisation mark of this journal. Nothing may be acknowledged before.
-    pub(crate) fn is_marked(&self) -> bool {
-        self.inner.is_marked.load(Ordering::Relaxed)
+    /// Whether etcd is known to have the synchronisation mark of the replicas that agreed at `synced_at`. They may acknowledge
+    /// nothing before.
+    pub(crate) fn is_marked(&self, synced_at: Revision) -> bool {
+        self.inner.marked.load(Ordering::Relaxed) >= synced_at.0
     }
 
-    /// Etcd has got the journal's mark.
-    pub(crate) fn set_marked(&self) {
-        self.inner.is_marked.store(true, Ordering::Relaxed);
+    /// Etcd has got the mark of the replicas that agreed at `synced_at`.
+    pub(crate) fn set_marked(&self, synced_at: Revision) {
+        self.inner.marked.fetch_max(synced_at.0, Ordering::Relaxed);
+    }
+
+    /// The mark that etcd has is one of other replicas than those of the route which is to be published.
+    pub(crate) fn route_changes(&self) {
+        self.inner.marked.store(0, Ordering::Relaxed);
     }
 
     /// Credit of the journal's flow control.

@@ -1,9 +1,10 @@
 //! Synchronisation marks: which replicas of a journal hold everything that was acknowledged.
 //!
-//! An append is acknowledged only by a full set of replicas, whose primary has synchronised them and written their route to
-//! etcd. The same transaction writes the journal's *mark*: the revision of that route. Each replica keeps the revision of its
-//! last synchronisation in its spool. A spool of the mark's revision, or of a later attempt, was part of the last set that
-//! could acknowledge anything; an older one may lack what was acknowledged since, and may hold what was not.
+//! An append is acknowledged only by a full set of replicas, whose primary has synchronised them, written their route to
+//! etcd, and then the journal's *mark*: the revision at which they agreed. It does so when the first append is about to enter the
+//! queue, so a set that refuses all appends, since the store holds more than it knows of, leaves the mark as it is. Each replica
+//! keeps the revision of its last synchronisation in its spool. A spool of the mark's revision, or of a later attempt, was part
+//! of the last set that could acknowledge anything; an older one may lack what was acknowledged since, and may hold what was not.
 //!
 //! Revisions of an etcd that lost its data say nothing about those of the one before. So the first broker that finds none gives
 //! etcd an *incarnation*, a random number, and spools remember that too.

@@ -107,11 +107,9 @@ async fn all_brokers_come_back_with_everything_that_was_acknowledged() {
             cluster.at(index).append(NAME, text.as_bytes()).await;
             expected.extend_from_slice(text.as_bytes());
         }
-        let running: Vec<Fixture> = cluster.brokers.iter_mut().map(|broker| broker.take().unwrap()).collect();
-        let dirs = within(futures::future::join_all(running.into_iter().map(Fixture::stop))).await;
+        let dirs = stop_all(&mut cluster).await;
         for (index, dir) in dirs.into_iter().enumerate() {
-            let broker = cluster.broker(index, dir).await;
-            cluster.brokers[index] = Some(broker);
+            cluster.restart(index, dir).await;
         }
         cluster.at(round).append(NAME, b"").await;
         let read =
@@ -203,23 +201,13 @@ async fn when_all_disks_are_lost_an_operator_says_where_to_go_on_and_the_store_s
     cluster.at(0).create(replicated()).await;
     cluster.at(0).append(NAME, b"stored").await;
     // Leaving in order stores what there is.
-    let running: Vec<Fixture> = cluster.brokers.iter_mut().map(|broker| broker.take().unwrap()).collect();
-    drop(within(futures::future::join_all(running.into_iter().map(Fixture::stop))).await);
-    // As after a death of all of them: no floor is left in the specification.
-    let mut spec = cluster.etcd.list(LabelSelector::default()).await[0].journals[0].clone();
-    spec.spec.as_mut().unwrap().suspend = None;
-    cluster.etcd.apply(vec![upsert(spec.spec.unwrap(), spec.mod_revision)]).await;
+    stop_all(&mut cluster).await;
+    forget_floor(&mut cluster).await;
 
     for index in 0..3 {
-        let dir = TempDir::with_prefix("courant-broker-").unwrap();
-        let broker = cluster.broker(index, dir).await;
-        cluster.brokers[index] = Some(broker);
+        cluster.restart(index, new_dir()).await;
     }
-    eventually("the stored end is known", async || {
-        let response = cluster.at(1).try_append(appending(), b"x").await.unwrap();
-        (response.status() == Status::IndexHasGreaterOffset).then_some(())
-    })
-    .await;
+    until_refused(&mut cluster).await;
     let reset = AppendRequest { offset: 6, ..appending() };
     let response = cluster.at(1).try_append(reset, b"").await.unwrap();
     assert_eq!(response.status(), Status::Ok);
@@ -227,6 +215,67 @@ async fn when_all_disks_are_lost_an_operator_says_where_to_go_on_and_the_store_s
     assert_eq!(response.commit.unwrap().begin, 6);
     let read = cluster.at(0).read_all(ReadRequest { journal: NAME.to_owned(), ..Default::default() }).await;
     assert_eq!(content(&read), b"stored, and more");
+}
+
+#[tokio::test]
+async fn replicas_which_refuse_appends_leave_those_that_know_more_as_they_are() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.at(0).create(replicated()).await;
+    cluster.at(0).append(NAME, b"known").await;
+    cluster.until_replicas_have(b"known").await;
+    // What brokers that are killed now leave on their disks; these here store it, so that others learn of it.
+    let killed: Vec<TempDir> = (0..3).map(|index| copy_of(cluster.at(index).dir.path())).collect();
+    stop_all(&mut cluster).await;
+    forget_floor(&mut cluster).await;
+    for index in 0..3 {
+        cluster.restart(index, new_dir()).await;
+    }
+    until_refused(&mut cluster).await;
+    stop_all(&mut cluster).await;
+    forget_floor(&mut cluster).await;
+
+    for (index, dir) in killed.into_iter().enumerate() {
+        cluster.restart(index, dir).await;
+    }
+    let response = cluster.at(1).append(NAME, b", and more").await;
+    assert_eq!(response.commit.unwrap().begin, 5);
+    cluster.until_replicas_have(b"known, and more").await;
+}
+
+/// Their data directories.
+async fn stop_all(cluster: &mut Cluster) -> Vec<TempDir> {
+    let running: Vec<Fixture> = cluster.brokers.iter_mut().map(|broker| broker.take().unwrap()).collect();
+    within(futures::future::join_all(running.into_iter().map(Fixture::stop))).await
+}
+
+fn new_dir() -> TempDir {
+    TempDir::with_prefix("courant-broker-").unwrap()
+}
+
+/// A copy of all files below `dir`.
+fn copy_of(dir: &Path) -> TempDir {
+    let copy = new_dir();
+    for file in files_below(dir) {
+        let to = copy.path().join(&file);
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(dir.join(&file), to).unwrap();
+    }
+    copy
+}
+
+/// As after a death of all brokers, although they left in order: no floor is left in the specification.
+async fn forget_floor(cluster: &mut Cluster) {
+    let mut journal = cluster.etcd.list(LabelSelector::default()).await[0].journals[0].clone();
+    journal.spec.as_mut().unwrap().suspend = None;
+    cluster.etcd.apply(vec![upsert(journal.spec.unwrap(), journal.mod_revision)]).await;
+}
+
+async fn until_refused(cluster: &mut Cluster) {
+    eventually("the stored end is known", async || {
+        let response = cluster.at(1).try_append(appending(), b"x").await.unwrap();
+        (response.status() == Status::IndexHasGreaterOffset).then_some(())
+    })
+    .await;
 }
 
 fn appending() -> AppendRequest {

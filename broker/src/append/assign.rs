@@ -12,30 +12,30 @@ use super::precondition::Transition;
 use crate::key_space::Mirror;
 use crate::resolution::{Assigned, Item};
 
-/// The transaction which makes `route` the value of every assignment that has another; `None` if none has. With it goes
-/// `mark`, which says that these replicas are those that acknowledge appends from now on. A journal that was made again may
-/// find assignments of its former self, with this very route, but has no mark: `must_mark` asks for it anyhow.
+/// The transaction which makes `route` the value of every assignment that has another; `None` if none has.
 ///
 /// Every append asks, and hardly any has something to write: until then nothing is built.
 pub(super) fn publish_route(
     route: &Route,
     assignments: &[Assigned],
-    mark: Option<impl FnOnce() -> Op>,
-    must_mark: bool,
     key: impl Fn(&Assigned) -> String,
 ) -> Option<Txn> {
     let differs = |assigned: &&Assigned| !assigned.route.equivalent(route);
     let stale: Vec<&Assigned> = assignments.iter().filter(differs).collect();
-    let mark = mark.filter(|_| must_mark || !stale.is_empty());
-    if stale.is_empty() && mark.is_none() {
+    if stale.is_empty() {
         return None;
     }
     let value: Bytes = route.without_endpoints().encode_to_vec().into();
     let put =
         |assigned: &Assigned| Op::Put { key: key(assigned), value: value.clone(), lease: PutLease::Keep };
-    let mut then: Vec<Op> = stale.into_iter().map(put).collect();
-    then.extend(mark.map(|mark| mark()));
+    let then = stale.into_iter().map(put).collect();
     Some(Txn { compares: unchanged(assignments, &key), then, or_else: Vec::new() })
+}
+
+/// The transaction which puts `mark`: it says that the replicas of these assignments are those that acknowledge appends from
+/// now on.
+pub(super) fn put_mark(mark: Op, assignments: &[Assigned], key: impl Fn(&Assigned) -> String) -> Txn {
+    Txn { compares: unchanged(assignments, key), then: vec![mark], or_else: Vec::new() }
 }
 
 /// The transaction which changes the suspension of the journal whose item is under `item_key`.
@@ -80,17 +80,12 @@ mod tests {
     use super::*;
     use crate::fixtures::member;
 
-    fn mark() -> Op {
-        Op::Put { key: "mark".to_owned(), value: "3 9".into(), lease: PutLease::None }
-    }
-
     /// Keys that are written for an assignment whose value is `value`, to publish the route of its one member.
-    fn written(value: Route, mark: Option<Op>, must_mark: bool) -> Vec<String> {
+    fn written(value: Route) -> Vec<String> {
         let route = Route { members: vec![member("me").to_proto()], primary: 0, ..Route::unrouted() };
         let key = AssignmentKey { item: "a/journal".into(), member: member("me"), slot: 0 };
         let assigned = Assigned { key, route: Arc::new(value), mod_revision: Revision(5) };
-        let txn =
-            publish_route(&route, &[assigned], mark.map(|op| || op), must_mark, |_| "assignment".to_owned());
+        let txn = publish_route(&route, &[assigned], |_| "assignment".to_owned());
         let Some(txn) = txn else { return Vec::new() };
         assert_eq!(txn.compares.len(), 1);
         let keys = txn.then.into_iter().map(|op| match op {
@@ -101,17 +96,9 @@ mod tests {
     }
 
     #[test]
-    fn a_route_is_published_with_its_mark_and_a_missing_mark_by_itself() {
+    fn a_route_is_published_where_another_one_is() {
         let published = Route { members: vec![member("me").to_proto()], primary: 0, ..Route::unrouted() };
-        assert_eq!(written(Route::unrouted(), Some(mark()), true), ["assignment", "mark"]);
-        assert_eq!(written(Route::unrouted(), Some(mark()), false), ["assignment", "mark"]);
-        assert_eq!(written(Route::unrouted(), None, true), ["assignment"], "there are too few replicas");
-        assert_eq!(written(published.clone(), Some(mark()), false), [""; 0]);
-        assert_eq!(
-            written(published.clone(), Some(mark()), true),
-            ["mark"],
-            "that of a former journal is void"
-        );
-        assert_eq!(written(published, None, true), [""; 0]);
+        assert_eq!(written(Route::unrouted()), ["assignment"]);
+        assert_eq!(written(published), [""; 0]);
     }
 }

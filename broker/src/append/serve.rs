@@ -205,7 +205,7 @@ where
             return Ok(Step::On(Prepared::Elsewhere(at)));
         };
         let synced_at = follow!(self.synchronise(&at, &replica).await?);
-        follow!(self.publish_route(&at, &spec, &replica, synced_at).await?);
+        follow!(self.publish_route(&at, &replica).await?);
         follow!(self.await_replicas(&at, &spec));
         let AppendContext { deps, options, .. } = self.context;
         let view = match ready::await_ready(deps, &options.outages, &at, &replica, &spec).await {
@@ -218,6 +218,7 @@ where
             }
         };
         follow!(self.judge(&at, &spec, &view).await?);
+        follow!(self.mark(&at, &replica, synced_at).await?);
         let received = follow!(self.receive(&at, &spec, &replica).await?);
         Ok(Step::On(Prepared::Here(at, replica, received)))
     }
@@ -272,33 +273,36 @@ where
         }
     }
 
-    /// Sees to it that etcd has the route in every assignment, which tells the allocator that the replicas agree. If there
-    /// are enough of them to acknowledge appends, that is marked too.
-    async fn publish_route(
+    /// Sees to it that etcd has the route in every assignment, which tells the allocator that the replicas agree.
+    async fn publish_route(&mut self, at: &Resolution, replica: &Replica) -> Result<Step<()>, Failure> {
+        let mirror = self.context.resolver.mirror();
+        let Some(txn) = assign::publish_route(route_of(at), &at.assignments, assign::key_in(mirror)) else {
+            return Ok(Step::On(()));
+        };
+        replica.route_changes();
+        (_, self.read_through) =
+            Box::pin(assign::run(mirror.etcd(), txn)).await.map_err(Failure::Assignments)?;
+        Ok(Step::Resolve)
+    }
+
+    /// Sees to it that etcd has the mark of these replicas, of which there are enough: before it has, they acknowledge
+    /// nothing. It makes spools which others hold of the journal out of date. So it comes after the verdict: replicas that
+    /// find the store ahead of them refuse appends, and those that know more may still come.
+    async fn mark(
         &mut self,
         at: &Resolution,
-        spec: &JournalSpec,
         replica: &Replica,
         synced_at: Revision,
     ) -> Result<Step<()>, Failure> {
+        let (Some(item), false) = (&at.item, replica.is_marked(synced_at)) else { return Ok(Step::On(())) };
         let mirror = self.context.resolver.mirror();
-        let is_full = replicas_of(at) >= mirror.schema().replication(spec);
-        let mark = at.item.as_ref().filter(|_| is_full).map(|item| {
-            || sync_mark::put(mirror.prefix().as_str(), &spec.name, item.create_revision, synced_at)
-        });
-        let (marks, must_mark) = (mark.is_some(), !replica.is_marked());
-        let key = assign::key_in(mirror);
-        let Some(txn) = assign::publish_route(route_of(at), &at.assignments, mark, must_mark, key) else {
-            return Ok(Step::On(()));
-        };
-        let is_mark_alone = marks && txn.then.len() == 1;
+        let mark = sync_mark::put(mirror.prefix().as_str(), &item.spec.name, item.create_revision, synced_at);
+        let txn = assign::put_mark(mark, &at.assignments, assign::key_in(mirror));
         let (is_written, revision) =
             Box::pin(assign::run(mirror.etcd(), txn)).await.map_err(Failure::Assignments)?;
-        if is_written && marks {
-            replica.set_marked();
-        }
-        if is_written && is_mark_alone {
+        if is_written {
             // Nothing that is mirrored has changed.
+            replica.set_marked(synced_at);
             return Ok(Step::On(()));
         }
         self.read_through = revision;

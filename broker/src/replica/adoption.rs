@@ -129,7 +129,10 @@ impl Owner {
         let writer = self.writer.take().expect("nothing else happens before");
         if writer.dir.synced_at() >= mark {
             (self.adoption.is_over, self.adoption.is_current) = (true, true);
-            self.marked.store(true, Ordering::Relaxed);
+            // The mark will do until the route changes. That of a later attempt was not written.
+            if writer.dir.synced_at() == mark {
+                self.marked.store(i64::MAX, Ordering::Relaxed);
+            }
             for spool in completed {
                 self.hold(spool.completed.fragment.end, Some(spool), None);
             }

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use fragment::Fragment;
@@ -102,7 +102,7 @@ pub(super) struct Owner {
     pub(super) latest_file: Option<LocalFile>,
     farewell: Option<(Farewell, oneshot::Sender<()>)>,
     /// Set once etcd is known to have a mark of the journal.
-    pub(super) marked: Arc<AtomicBool>,
+    pub(super) marked: Arc<AtomicI64>,
     /// Ends the replica's other tasks.
     stop: CancellationToken,
     /// Ends uploads of a journal that is no more.
@@ -117,7 +117,7 @@ pub(super) struct Channels {
     pub(super) own: mpsc::WeakSender<Message>,
     pub(super) epoch: Epoch,
     pub(super) stop: CancellationToken,
-    pub(super) marked: Arc<AtomicBool>,
+    pub(super) marked: Arc<AtomicI64>,
 }
 
 impl Owner {

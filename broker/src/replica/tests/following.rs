@@ -223,7 +223,7 @@ async fn spools_that_were_left_behind_are_set_aside() {
     within(fixture.deps.tasks.join()).await.unwrap();
 
     // The spools are of revision 3. Where others agreed on a newer route, or etcd knows of nothing, they are out of date.
-    for (mark, is_current) in [(Some(3), true), (Some(4), false), (None, false)] {
+    for (mark, is_current) in [(Some(2), true), (Some(3), true), (Some(4), false), (None, false)] {
         let disk = fixture.disk.clone();
         let marks = Marks(Arc::new(Mutex::new(mark.map(Revision))));
         let deps =
@@ -232,6 +232,8 @@ async fn spools_that_were_left_behind_are_set_aside() {
         assert_eq!(within(replica.synchronise(header(&[]))).await.unwrap(), Synchronised::Ready);
         let head = replica.index().borrow().head.clone().unwrap();
         assert_eq!(head.end, if is_current { 11 } else { 0 });
+        // A mark of other replicas than those which agreed last is written anew.
+        assert_eq!(replica.is_marked(head.synced_at), mark == Some(3));
         let stale = disk.names().into_iter().filter(|name| name.ends_with(".stale")).count();
         assert_eq!(stale, if is_current { 0 } else { 2 });
         deps.tasks.cancel();
