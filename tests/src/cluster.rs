@@ -231,18 +231,25 @@ impl Cluster {
 
     /// How many shards have a primary which is up, as the summer at `index` sees it. Zero if it does not answer.
     pub async fn shards_primary(&self, index: usize) -> usize {
+        self.primaries(index).await.len()
+    }
+
+    /// The summers which are up as primaries, one for each shard that has such, as the summer at `index` sees it. One that is
+    /// gone is still among them until its lease has ended.
+    async fn primaries(&self, index: usize) -> Vec<String> {
         let options = ClientOptions::new(self.tasks.clone());
-        let Ok(client) = ShardClient::new(self.summer_address(index), options) else { return 0 };
+        let Ok(client) = ShardClient::new(self.summer_address(index), options) else { return Vec::new() };
         let Ok(Ok(listing)) = self.clock().timeout(LIST_LIMIT, client.list(ListRequest::default())).await
         else {
-            return 0;
+            return Vec::new();
         };
-        let is_up = |shard: &&Shard| {
-            let primary = shard.route.as_ref().map_or(-1, |route| route.primary);
-            let status = usize::try_from(primary).ok().and_then(|primary| shard.status.get(primary));
-            status.is_some_and(|status| status.code() == Code::Primary)
+        let primary = |shard: &Shard| {
+            let route = shard.route.as_ref()?;
+            let at = usize::try_from(route.primary).ok()?;
+            let is_up = shard.status.get(at)?.code() == Code::Primary;
+            route.members.get(at).filter(|_| is_up).map(|member| member.suffix.clone())
         };
-        listing.shards.iter().filter(is_up).count()
+        listing.shards.iter().filter_map(primary).collect()
     }
 
     /// Waits until `count` shards have a primary which is up, as the summer at `index` sees it.
@@ -252,17 +259,42 @@ impl Cluster {
         count: usize,
         limit: Duration,
     ) -> Result<(), ProcessError> {
+        self.wait_primaries(index, count, limit, |_| true).await
+    }
+
+    /// Waits until the summer at `index` is the primary of `count` shards, and up.
+    pub async fn wait_taken_over(
+        &self,
+        index: usize,
+        count: usize,
+        limit: Duration,
+    ) -> Result<(), ProcessError> {
+        let own = format!("summer-{index}");
+        self.wait_primaries(index, count, limit, |summer| *summer == own).await
+    }
+
+    async fn wait_primaries(
+        &self,
+        index: usize,
+        count: usize,
+        limit: Duration,
+        counts: impl Fn(&String) -> bool,
+    ) -> Result<(), ProcessError> {
         let clock = self.clock();
         let deadline = clock.now() + limit;
-        while self.shards_primary(index).await < count {
+        loop {
+            let primaries = self.primaries(index).await;
+            if primaries.iter().filter(|summer| counts(summer)).count() >= count {
+                return Ok(());
+            }
             if clock.now() > deadline {
-                let up = self.shards_primary(index).await;
                 let summer = self.summers[index].as_ref().expect("the summer runs");
-                return Err(summer.error(format!("{up} of {count} shards are primary after {limit:?}")));
+                let what =
+                    format!("{count} shards are not primary after {limit:?}; primaries: {primaries:?}");
+                return Err(summer.error(what));
             }
             clock.sleep(POLL).await;
         }
-        Ok(())
     }
 
     /// Names a program which ended although nobody killed it.

@@ -20,8 +20,7 @@ async fn a_resumed_zombie_is_fenced_and_says_so() {
 
     let mut zombie = cluster.summers[0].take().unwrap();
     zombie.signal(libc::SIGSTOP).unwrap();
-    // Streams of every shard are verified again only after the survivor has taken over the stopped summer's shards.
-    cluster.wait_shards_primary(1, 8, PROGRESS_LIMIT).await.unwrap();
+    cluster.wait_taken_over(1, 8, PROGRESS_LIMIT).await.unwrap();
     let verified = load.verified();
     load.wait_verified(verified + 8, PROGRESS_LIMIT).await.unwrap();
 
