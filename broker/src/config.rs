@@ -593,7 +593,7 @@ mod tests {
             ("--broker.limit=4294967295", "4294967295 is not in 0..=131072"),
             ("--broker.limit=-1", "-1 is not in 0..=131072"),
             ("--broker.max-replication=0", "0 is not in 1.."),
-            ("--broker.watch-delay=2562047h", "is not 1m0s or less"),
+            ("--broker.watch-delay=2562047h", "is not 24h0m0s or less"),
             ("--broker.max-grpc-recv-size=0", "0 is not in 2097152.."),
             ("--broker.max-append-rate=99999999999", "99999999999 is not in 0..=4294967295"),
             ("--broker.min-append-rate=NaN", "invalid digit"),

@@ -347,7 +347,7 @@ mod tests {
         for (arg, bounds) in [
             ("--consumer.limit=4294967296", "4294967296 is not in 0..=4294967295"),
             ("--consumer.max-hot-standbys=-1", "-1 is not in 0..=4294967295"),
-            ("--consumer.watch-delay=2562047h", "is not 1m0s or less"),
+            ("--consumer.watch-delay=2562047h", "is not 24h0m0s or less"),
             ("--consumer.max-grpc-recv-size=0", "0 is not in 65536.."),
             ("--consumer.drain-timeout=-1s", "invalid duration"),
         ] {

@@ -147,7 +147,7 @@ pub const ETCD_LEASE: Duration = Duration::from_secs(20);
 const ETCD_LEASE_BOUNDS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
 
 /// For how long changes of etcd may be gathered: a process notices nothing sooner.
-pub const WATCH_DELAY_MAX: Duration = Duration::from_secs(60);
+pub const WATCH_DELAY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Options of the etcd client.
 #[derive(Debug, Clone, clap::Args)]
